@@ -116,8 +116,8 @@ MUTATIONS = (
     Mutation(
         "one bad connection keeps all others from a worker",
         "router/worker_channel.py",
-        "        except Exception as error:\n            # Nothing that one",
-        "        except ArithmeticError as error:\n            # Nothing that one",
+        "        except Exception as error:\n            # One bad connection",
+        "        except ArithmeticError as error:\n            # One bad connection",
         ("unit/router/test_worker_channel.py",),
     ),
     Mutation(
@@ -247,7 +247,8 @@ MUTATIONS = (
     Mutation(
         "the share of an address counts the proxy, and not the client that it names",
         "router/entrance.py",
-        "        self._forget(connection)  # it may be counted under another address now\n",
+        "        self._forget(connection)  # the header changes the address under which it is "
+        "counted\n",
         "",
         ("unit/router/test_entrance.py",),
     ),
@@ -283,8 +284,8 @@ MUTATIONS = (
     Mutation(
         "the last words of a worker are lost in TLS",
         "router/tls.py",
-        "        self._detach()\n        # To close over unread",
-        "        self.close()\n        # To close over unread",
+        "        self._detach()\n        # Closing with unread",
+        "        self.close()\n        # Closing with unread",
         ("unit/router/test_tls.py",),
     ),
     Mutation(

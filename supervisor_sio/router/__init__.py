@@ -1,12 +1,13 @@
 """The router process: ``supervisor-sio router``, run as an event listener.
 
-``process`` connects the parts. A client comes from ``acceptor``, goes through ``entrance``
-(with ``readable``, ``proxy_protocol`` and ``tls``) and ``placement`` (with ``pool``, which chooses,
-and ``waiting``), and a ``worker_channel`` (with ``tallies``) hands it over; ``workers`` has all of
-these. ``held`` (with ``held_group``) has the sessions that a worker has passed on, until another
-adopts them; ``stand_ins`` listens to the relay for them. ``shelf`` keeps those who wait when the
-process dies, ``held_shelf`` what is held. supervisord is behind ``listener`` (with ``events``) and
-``supervisord``: ``commands`` does what it asks, ``report`` says what it is told, ``exporter`` the
-same for Prometheus. ``events``, ``pool``, ``membership``, ``held_group``, ``worker_messages``,
-``silence``, ``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
+``process`` connects the parts. ``acceptor`` accepts a connection, ``entrance`` (with ``readable``,
+``proxy_protocol`` and ``tls``) reads its request line, ``placement`` (with ``pool``, which chooses
+the worker, and ``waiting``) places it, and a ``worker_channel`` (with ``tallies``) hands it over;
+``workers`` has all worker channels. ``held`` (with ``held_group``) holds the sessions that a worker
+has passed on, until another worker adopts them; ``stand_ins`` listens to the relay for them.
+``shelf`` and ``held_shelf`` keep waiting connections and held sessions for the next router if this
+process dies. ``listener`` (with ``events``) and ``supervisord`` are the connections to supervisord:
+``commands`` executes its commands, ``report`` makes its figures, and ``exporter`` those for
+Prometheus. ``events``, ``pool``, ``membership``, ``held_group``, ``worker_messages``, ``silence``,
+``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
 """

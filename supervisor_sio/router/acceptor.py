@@ -1,4 +1,4 @@
-"""Accepting clients, for as long as there are descriptors for them."""
+"""Accept clients while the process has descriptors for them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Connections accepted before other descriptors get a turn.
 _BATCH = 64
 
-#: Seconds without accepting when it failed, or when clients have all their descriptors.
+#: Seconds without accepting after an error, or when clients have all their descriptors.
 _PAUSE = 0.1
 
-#: Seconds between log lines about that.
+#: Seconds between log lines about missing descriptors.
 _TELL = 60.0
 
-#: Seconds between looks at the limit of open files, which prlimit(1) may change.
+#: Seconds between two checks of the limit of open files, which prlimit(1) may change.
 _LOOK = 0.02
 
 
 class _Listener(socket.socket):
-    """With plain numbers where a socket has enums: to make those takes a fifth of ``accept``."""
+    """A socket with plain numbers instead of enums, whose creation takes a fifth of ``accept``."""
 
     family: Any = 0
     type: Any = 0
@@ -42,10 +42,10 @@ class _Listener(socket.socket):
 
 
 class Acceptor:
-    """:param accepted: gets each connection, and the addresses of the client and the listener.
-    :param ceiling: below it are the numbers of descriptors that clients may have.
-    :param taken: how many descriptors clients have; ``None`` where that is not known.
-    :param due: how many more those will take for whom there is one already.
+    """:param accepted: receives each connection, and the addresses of client and listener.
+    :param ceiling: the number below which clients' descriptors must be.
+    :param taken: the number of descriptors that clients have; ``None`` if it is not known.
+    :param due: how many more descriptors the accepted connections will need.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Acceptor:
         self._due = due
         self._listeners: list[_Listener] = []
         self._told = -_TELL
-        #: As many descriptors clients may have, whatever their numbers; and when it was so.
+        #: The number of descriptors that clients may certainly have, and when it was computed.
         self._certain = 0
         self._looked = -_LOOK
 
     def listen(self, listeners: list[socket.socket]) -> None:
-        """Take over these sockets."""
+        """Accept connections from these sockets, which are closed with this object."""
         self._listeners = [_Listener(listener) for listener in listeners]
         for listener in self._listeners:
             self._resume(listener)
@@ -86,7 +86,7 @@ class Acceptor:
         self._loop.call_later(_PAUSE, self._resume, listener)
 
     def _resume(self, listener: _Listener) -> None:
-        if listener.fileno() >= 0:  # not closed in the meantime
+        if listener.fileno() >= 0:  # not closed meanwhile
             self._loop.add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: _Listener) -> None:
@@ -102,27 +102,27 @@ class Acceptor:
             except ConnectionError:
                 continue
             except OSError as error:
-                # Out of descriptors, most likely: let some go before the next try.
+                # Most likely out of descriptors: wait until some are closed.
                 self._refusals.count(reasons.ACCEPT_FAILED, str(error))
                 self._pause(listener)
                 return
             self._accepted(sock, peer, listener.local)
 
     def _has_many(self) -> bool:
-        """Whether there are descriptors for a whole batch, so that none has to be looked for."""
+        """Whether descriptors certainly suffice for a batch, so :meth:`_is_full` is not needed."""
         if self._taken is None:
             return False
         now = time.monotonic()
         if now - self._looked >= _LOOK:
             self._looked = now
-            # What is above the ceiling is in reserve for others than clients. If those had
-            # their numbers below it, this would be left.
+            # The descriptors above the ceiling are reserved for other uses. If all of these had
+            # numbers below it instead, this many would be left for clients.
             ceiling = self._ceiling()
             self._certain = ceiling - (limit() - ceiling)
         return self._taken() + _BATCH < self._certain
 
     def _is_full(self, listener: _Listener) -> bool:
-        """Whether clients have all the descriptors that are for them."""
+        """Whether clients have all the descriptors that they may have."""
         ceiling = self._ceiling()
         if lowest_free(listener.fileno()) + self._due() < ceiling:
             return False
@@ -130,7 +130,7 @@ class Acceptor:
         if now - self._told >= _TELL:
             self._told = now
             logger.warning(
-                "new connections wait in the kernel: all %d descriptors for clients are taken; "
+                "new connections wait in the kernel: all %d descriptors for clients are in use; "
                 "raise the limit of open files",
                 ceiling,
             )

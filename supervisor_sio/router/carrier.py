@@ -1,4 +1,4 @@
-"""The way to one worker."""
+"""The interface of a channel to one worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Carrier(Protocol):
     def member(self) -> Optional[Member]: ...
 
     def tell(self, message: Message) -> None:
-        """Soon, behind what is on its way already."""
+        """Send a message after those that are already queued."""
 
     def pass_on(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """Now; false when the worker must read first, or is gone."""
+        """Send now, past the queue; false when the worker must read first, or is gone."""

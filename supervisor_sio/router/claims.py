@@ -1,20 +1,21 @@
-"""Questions of workers about clients that come back, to the worker that has such a client.
+"""Questions of workers about clients that come back, which the router forwards to their owners.
 
-What becomes of a question:
+The states of a question:
 
 ========  ==============================================  ====================================
 state     what happens                                    then
 ========  ==============================================  ====================================
-(none)    a worker asks                                   WAITING, or over: there is no room
-WAITING   a worker has the clients of this tag, and can   ASKED
-          be asked now
-          nobody has them, nor will                       ANSWERED: there is no such client
-ASKED     the worker that is asked answers                ANSWERED
-          its channel ends                                WAITING, for who inherits them
-ANSWERED  the worker that asks can have the answer now    over
-any       CLAIM_TIMEOUT                                   over; the worker that asks is told, if
-                                                          it reads, that nobody answers
-          the channel of the worker that asks ends        over
+(none)    a worker asks                                   WAITING; over if there is no room
+WAITING   a worker owns the clients of this tag, and      ASKED
+          its channel is not full
+          no worker owns them, or will                    ANSWERED: no such client
+ASKED     the owner answers                               ANSWERED
+          the owner's channel ends                        WAITING, for the worker that inherits
+                                                          the clients
+ANSWERED  the answer was sent to the asker                over
+any       CLAIM_TIMEOUT                                   over; the asker receives a refusal, if
+                                                          it reads
+          the asker's channel ends                        over
 ========  ==============================================  ====================================
 """
 
@@ -44,24 +45,24 @@ class _State(Enum):
 @dataclass(eq=False)
 class _Claim:
     asker: Carrier
-    #: The asker's own.
+    #: The asker's number of the question.
     number: int
     tag: str
-    #: Of the question, and then of the answer; as what is beside it.
+    #: The packet of the question, later of the answer, and the descriptors attached to it.
     data: bytes
     descriptors: list[int]
     deadline: float
     state: _State = _State.WAITING
-    #: The worker that is asked.
+    #: The worker that was asked.
     owner: Optional[Carrier] = None
 
 
 class Claims:
-    """All that are not answered yet.
+    """All questions that are not answered yet.
 
-    :param carrier_of: the way to the worker that has the clients of a tag, if there is one.
-    :param expected: whether there will be one, as far as is known.
-    :param ceiling: below it are the numbers of descriptors that may be taken.
+    :param carrier_of: returns the channel to the worker that owns the clients of a tag, if any.
+    :param expected: whether a worker is expected to own them soon.
+    :param ceiling: the number below which kept descriptors must be.
     """
 
     def __init__(
@@ -74,24 +75,24 @@ class Claims:
         self._expected = expected
         self._ceiling = ceiling
         self._numbers = itertools.count(1)
-        #: By the number under which another worker is asked; oldest first.
+        #: By the number under which the owner is asked; oldest first.
         self._open: dict[int, _Claim] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
-    # --- what workers say ---------------------------------------------------------------
+    # --- messages from workers ----------------------------------------------------------
 
     @staticmethod
     def handles(kind: str) -> bool:
-        """Whether messages of this type are for it."""
+        """Whether :meth:`handle` takes messages of this type."""
         return kind in ("claim", "claimed")
 
     def handle(self, carrier: Carrier, message: Message, descriptors: list[int]) -> None:
-        """A message of a worker; its descriptors are closed unless they are kept.
+        """Handle a message of a worker; its descriptors are closed unless they are kept.
 
-        :raises ChannelError: when it is not as it should be.
+        :raises ChannelError: when the message is malformed.
         """
         kept = False
         try:
@@ -106,9 +107,9 @@ class Claims:
                 channel.close_all(descriptors)
 
     def lost_descriptors(self, carrier: Carrier, message: Message) -> None:
-        """This process had none free for what came with a message.
+        """This process had no free descriptor for that of a message.
 
-        :raises ChannelError: when it is not as it should be.
+        :raises ChannelError: when the message is malformed.
         """
         if message["type"] == "claim":
             number, _, _ = recovery.read_claim(message)
@@ -124,7 +125,7 @@ class Claims:
         number = next(self._numbers)
         try:
             data = channel.encode(recovery.claim(number, tag, question))
-        except ChannelError:  # by the digits of the number
+        except ChannelError:  # too long, because the number has more digits
             self._refuse(asker, theirs, reasons.NO_OWNER)
             return False
         full = len(self._open) >= CLAIMS or self._bytes + len(data) > CLAIM_BYTES
@@ -140,13 +141,13 @@ class Claims:
 
     @staticmethod
     def _refuse(asker: Carrier, number: int, reason: str) -> None:
-        """At once, if the worker reads: else it has a timeout of its own."""
+        """Refuse at once, if the worker reads; if not, its own timeout ends the question."""
         asker.pass_on(channel.encode(recovery.not_claimed(number, reason)), ())
 
     def _asked(self, carrier: Carrier, number: int) -> Optional[_Claim]:
         claim = self._open.get(number)
         asked = claim is not None and claim.state is _State.ASKED and claim.owner is carrier
-        return claim if asked else None  # else its time is over
+        return claim if asked else None  # None: it has expired
 
     def _take_answer(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         number, answer = recovery.read_claimed(message)
@@ -158,12 +159,12 @@ class Claims:
             return False
         try:
             self._answer(number, claim, answer, descriptors)
-        except ChannelError:  # as above
+        except ChannelError:  # too long, as above
             self._answer_myself(number, claim, reasons.INCOMPLETE)
             return False
         return True
 
-    # --- what becomes of the workers ------------------------------------------------------
+    # --- events of workers ----------------------------------------------------------------
 
     def lost(self, carrier: Carrier) -> None:
         """The channel to a worker has ended."""
@@ -184,19 +185,19 @@ class Claims:
         )
 
     def look(self) -> None:
-        """Deadlines, and who may be asked; once a second, and when there may be somebody."""
+        """Expire and retry questions; called once a second, and when an owner may be ready."""
         now = time.monotonic()
         for number, claim in list(self._open.items()):
             if now < claim.deadline:
-                break  # as all behind it
+                break  # and all later ones
             if claim.state is not _State.ANSWERED:
                 self._answer_myself(number, claim, reasons.NO_OWNER)
             self._forget(number)
         self._go_on(self._open)
 
     def _go_on(self, numbers: Iterable[int]) -> None:
-        """Ask or answer what could not be before, oldest first."""
-        #: Those of which one could not: neither can the next.
+        """Retry what could not be asked or answered before, oldest first."""
+        #: The tags and askers for which an attempt has failed, so further ones are skipped.
         busy: set[Union[str, Carrier]] = set()
         for number in list(numbers):
             claim = self._open.get(number)
@@ -212,7 +213,7 @@ class Claims:
     # --- a question -----------------------------------------------------------------------
 
     def _ask(self, number: int, claim: _Claim) -> bool:
-        """Whether it waits no more."""
+        """Ask the owner, or answer; false if the question must keep waiting."""
         owner = self._carrier_of(claim.tag)
         if owner is None:
             if self._expected(claim.tag):
@@ -235,17 +236,17 @@ class Claims:
         self._tell(number, claim)
 
     def _tell(self, number: int, claim: _Claim) -> bool:
-        """Whether the worker that asks has the answer."""
+        """Send the answer to the asker; false if it must read first."""
         if not self._send(number, claim.asker, claim):
             return False
         self._forget(number)
         return True
 
     def _send(self, number: int, carrier: Carrier, claim: _Claim) -> bool:
-        """False when the worker must read first, or is gone."""
+        """Send the packet; false when the worker must read first, or is gone."""
         try:
             return carrier.pass_on(claim.data, claim.descriptors)
-        except Exception as error:  # nothing that one of them is may stop the others
+        except Exception as error:  # one question must not stop the others
             logger.error("a question about a client that comes back: %r", error)
             self._forget(number)
             return False

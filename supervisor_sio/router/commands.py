@@ -1,4 +1,4 @@
-"""The commands of ``supervisorctl sio`` that the router does."""
+"""The commands of ``supervisorctl sio`` that the router executes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ logger = logging.getLogger("supervisor_sio.router")
 
 
 class Commands:
-    """Does them, and answers each.
+    """Executes commands, and answers each.
 
-    :param drained: by Supervisor's name, the processes that the operator drains already.
-    :param answers: takes the answers.
-    :param figures: sends supervisord the figures of now.
-    :param terminator: of TLS, if that is on, with a certificate in ``tls_files``.
+    :param drained: the pids of workers that the operator has drained, by Supervisor's name.
+    :param answers: sends the answers.
+    :param figures: sends supervisord the current figures.
+    :param terminator: ends TLS, if it is on, with the certificate in ``tls_files``.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Commands:
         self._tls_files = tls_files
 
     def is_drained(self, name: str, pid: int) -> bool:
-        """Whether the operator drains the process of this name and pid."""
+        """Whether the operator has drained the process of this name and pid."""
         return self._drained.get(name) == pid
 
     def execute(self, command: Message) -> None:
-        """:raises CommandError: when it cannot be done."""
+        """:raises CommandError: when the command cannot be executed."""
         kind = command["type"]
         if kind == "emit":
             self._emit(command)
@@ -70,26 +70,26 @@ class Commands:
         elif kind == "reload-tls":
             self._reload_tls()
         else:
-            raise CommandError(f"the router does not know {kind!r}; restart it")
-        # So that supervisord knows of it before its client has the answer.
+            raise CommandError(f"the router has no command {kind!r}; restart the router")
+        # Before the answer, so that a client that has it sees the change in the status.
         self._figures()
         self._answers.result(command)
 
     def _emit(self, command: Message) -> None:
         if not any(member.channels for member in self._pool):
-            raise CommandError("no worker is there to hear it")
+            raise CommandError("no worker is ready to receive it")
         self._emitter.emit(command, lambda error: self._answers.result(command, error))
 
     def _query(self, command: Message) -> None:
-        """Ask the workers, and pass on what they say, as much as there may be."""
+        """Ask the workers, and send their rows to supervisord, up to the limit."""
         merge = rooms if command.get("what") == "rooms" else clients
 
         def answered(result: Result) -> None:
             try:
                 rows = merge(result)[: command["limit"]]
             except (TypeError, ValueError, IndexError) as error:
-                # A worker has answered something else than what it was asked.
-                self._answers.result(command, f"an answer is not understood: {error}")
+                # The answer of a worker is malformed.
+                self._answers.result(command, f"a worker's answer is malformed: {error}")
                 return
             self._answers.answer(answer_packets(command.get("id"), rows, result))
 
@@ -102,7 +102,7 @@ class Commands:
             logger.info("worker %s is drained: no new sessions", name)
 
     def _undrain(self, name: str) -> None:
-        self._drained.pop(name, None)  # also for one that has yet to connect to this router
+        self._drained.pop(name, None)  # also for a worker that is not connected yet
         for member in self._members(name):
             member.drained = False
             logger.info("worker %s takes new sessions again", name)
@@ -121,5 +121,5 @@ class Commands:
             self._terminator.context = make_context(*self._tls_files)
         except OSError as error:
             reason = describe(error, *self._tls_files)
-            raise CommandError(f"the certificate in use stays: {reason}") from None
-        logger.info("certificate %s is loaded again", self._tls_files[0])
+            raise CommandError(f"the certificate was not changed: {reason}") from None
+        logger.info("certificate %s was reloaded", self._tls_files[0])

@@ -13,7 +13,7 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Connection:
-    """A socket and what is known of it so far."""
+    """A client's socket, and what the router has found out about it."""
 
     __slots__ = (
         "sock",
@@ -38,18 +38,18 @@ class Connection:
         self.peer = peer if peer.__class__ is tuple else _text(peer)
         self.local = local if local.__class__ is tuple else _text(local)
         self.scheme = scheme
-        #: What was read of it before, here or by a worker that gave it back.
+        #: Bytes that were already read from it, here or by a worker that handed it back.
         self.prefix = prefix
-        #: When it was accepted, or given back by a worker.
+        #: When it was accepted, or handed back by a worker.
         self.since = time.monotonic()
         self.deadline = 0.0
-        #: ``None`` for an idle connection that a worker gave back.
+        #: ``None`` for an idle connection that a worker handed back.
         self.kind: Optional[Kind] = None
         self.tag = ""
         self.proxy_header_due = False
         self.tls_due = False
         self.in_handshake = False
-        #: The network whose share of the entrance it is part of.
+        #: The network for which the entrance counts it.
         self.counted_for = ""
 
     @property
@@ -59,15 +59,15 @@ class Connection:
 
     @property
     def network(self) -> str:
-        """Whom the address belongs to, for shares."""
+        """The network of the address, for which shares are counted."""
         return network_of(self.address)
 
 
 def _text(address: Any) -> Any:
-    """An address as JSON can say it.
+    """Convert an address to text that JSON can carry.
 
-    A Unix socket's peer chooses its name: a path of any bytes, or, from the kernel as
-    ``bytes``, an abstract one, which is shown as ``ss`` does, with ``@`` before it.
+    The peer of a Unix socket chooses its name: a path with any bytes, or an abstract name, which
+    the kernel returns as ``bytes``, and which gets a leading ``@``, as in ``ss``.
     """
     if isinstance(address, bytes):
         address = "@" + address[1:].decode("utf-8", "backslashreplace")
@@ -77,7 +77,7 @@ def _text(address: Any) -> Any:
 
 
 def network_of(address: str) -> str:
-    """Of IPv6 the /64: one client may use any address of it. Else the IPv4 address."""
+    """The IPv4 address, or the /64 of IPv6, of which one client may use any address."""
     if ":" not in address:
         return address
     try:

@@ -1,4 +1,4 @@
-"""``sio emit``: the router emits as a process that only emits."""
+"""``sio emit``: emit from the router with a write-only manager."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Emitter:
-    """One event after the other, in a thread, because it may wait for the relay.
+    """Emits events one after the other, in a thread, because an emit may wait for the relay.
 
-    :param url: of the relay, as a client manager takes it.
+    :param url: URL of the relay for the client manager.
     """
 
     def __init__(self, url: str) -> None:
@@ -25,7 +25,7 @@ class Emitter:
         self._manager: Optional[ZmqManager] = None
 
     def emit(self, command: Message, done: Callable[[str], None]) -> None:
-        """:param done: gets the error, or an empty text."""
+        """:param done: called with the error, or ""."""
 
         def emitted(task: asyncio.Future[None]) -> None:
             error = task.exception()
@@ -34,7 +34,7 @@ class Emitter:
         self._loop.run_in_executor(self._thread, self._emit, command).add_done_callback(emitted)
 
     def _emit(self, command: Message) -> None:
-        from ..cluster.manager import ZmqManager  # takes python-socketio along
+        from ..cluster.manager import ZmqManager  # imports python-socketio, so only when needed
 
         if self._manager is None:
             self._manager = ZmqManager(self._url, write_only=True)

@@ -1,9 +1,8 @@
-"""From the listening socket to a request that can be placed.
+"""Read connections from the listening socket up to a request that can be placed.
 
-A connection passes up to three stages here: the PROXY header, TLS, and the
-request line. The header is consumed, and TLS finds the connection as the client left
-it. What was read with the line goes along as ``prefix``: a worker that has the whole head
-need not read, nor wait to be told that it can.
+A connection passes up to three stages: the PROXY header, TLS, and the request line. The header is
+removed; the TLS handshake is only peeked at here. The bytes that were read with the request line
+are handed over as ``prefix``: a worker that gets the whole head in it need not read again.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ logger = logging.getLogger("supervisor_sio.router")
 _NOW = int(socket.MSG_DONTWAIT)
 _PEEK = _NOW | int(socket.MSG_PEEK)
 
-#: Bytes that are read at a time: most heads are shorter, and who waits keeps what was read.
+#: Bytes that are read at a time: most heads are shorter, and a waiting connection keeps its bytes.
 _READ = 2048
 
 
 class Entrance:
-    """Accepts connections and reads as much of them as it takes to place them.
+    """Accepts connections, and reads their request lines.
 
-    :param place: takes each connection whose request is known.
-    :param has_room: whether one more connection of this network may wait.
-    :param waiting: how many connections wait, here or for a worker.
-    :param ceiling: below it are the numbers of descriptors that clients may have.
+    :param place: receives each connection whose request is known.
+    :param has_room: whether one more connection of a network may wait.
+    :param waiting: the number of connections that wait, here or for a worker.
+    :param ceiling: the number below which clients' descriptors must be.
     :param head_timeout: seconds from accept to the end of the request line.
-    :param origins: whose pages may read why a request of theirs was refused.
+    :param origins: origins whose pages may read the reason of a refusal.
     """
 
     def __init__(
@@ -76,15 +75,15 @@ class Entrance:
             refusals=refusals,
             accepted=self._enter,
             ceiling=ceiling,
-            # With TLS each has more, also of those that a worker has.
+            # With TLS, the count is unknown: connections keep descriptors here at workers, too.
             taken=waiting if terminator is None else None,
-            # A handshake that is due or under way ends with two more for good; so will the next.
+            # Each pending handshake will need two more descriptors, and so will the next one.
             due=lambda: 2 * (len(self) + 1) if terminator is not None else 0,
         )
         self._readable = Readable(asyncio.get_running_loop(), self._examine_pending)
         #: Connections in a stage, by descriptor.
         self._pending: dict[int, Connection] = {}
-        #: How many of those and of the TLS handshakes a client's network has.
+        #: The number of these and of TLS handshakes, by the client's network.
         self._by_network: Counter[str] = Counter()
         self._handshakes = 0
 
@@ -98,19 +97,19 @@ class Entrance:
         self._acceptor.close()
 
     def release(self) -> list[Connection]:
-        """The router is about to end: unfinished requests are somebody else's from now on."""
+        """The router ends: return the connections with unfinished requests to the caller."""
         pending = list(self._pending.values())
         for connection in pending:
             self._forget(connection)
         return pending
 
     def expire(self, now: float) -> None:
-        """Turn away who took too long."""
+        """Refuse the connections whose deadline is over."""
         for connection in [c for c in self._pending.values() if c.deadline <= now]:
             self.refuse(connection, reasons.HEAD_TIMEOUT)
 
     def examine_again(self, connection: Connection) -> None:
-        """A connection that a worker gave back in the middle of a request line or behind it."""
+        """Examine a connection that a worker handed back with a part of a request, or all of it."""
         connection.deadline = time.monotonic() + self._head_timeout
         self._examine(connection)
 
@@ -133,7 +132,7 @@ class Entrance:
         self._examine(connection)
 
     def _examine(self, connection: Connection) -> None:
-        """Judge what has arrived; come back when there is more."""
+        """Examine the received bytes; place or refuse the connection, or wait for more."""
         try:
             request = self._read_request(connection)
         except BlockingIOError:
@@ -156,20 +155,20 @@ class Entrance:
 
     def _examine_pending(self, descriptor: int) -> None:
         connection = self._pending.get(descriptor)
-        if connection is not None:  # it has not gone in the same turn
+        if connection is not None:  # None: it was removed in the same turn
             self._examine(connection)
 
     def _read_request(self, connection: Connection) -> Optional[Request]:
-        """What the connection wants; ``None`` when that takes more bytes, or TLS first.
+        """The connection's request; ``None`` when more bytes, or TLS, are needed first.
 
-        :raises EOFError: when no more will come.
+        :raises EOFError: when the client has closed the connection.
         """
         if connection.proxy_header_due or connection.tls_due:
             if not self._pass_preamble(connection):
                 return None
         data = connection.prefix
         if data:
-            # A worker that gave it back has read the whole line.
+            # A worker that handed it back may have read the whole line.
             request = parse_head(data, self._paths)
             if request is not None:
                 return request
@@ -180,9 +179,9 @@ class Entrance:
         return parse_head(data, self._paths)
 
     def _pass_preamble(self, connection: Connection) -> bool:
-        """Whether the request is next, and not a PROXY header or TLS.
+        """Whether the next bytes are the request, not a PROXY header or TLS.
 
-        :raises EOFError: when no more will come.
+        :raises EOFError: when the client has closed the connection.
         """
         peeked = connection.sock.recv(MAX_REQUEST_LINE + 16, _PEEK)
         if not peeked:
@@ -198,9 +197,9 @@ class Entrance:
         return True
 
     def _take_proxy_header(self, connection: Connection, data: bytes) -> bytes:
-        """Take the header out; what is behind it, if it is complete, is the result."""
+        """Remove the PROXY header; returns the bytes after it, or b"" while it is incomplete."""
         header = parse_proxy_header(data)
-        # All of an incomplete header can be taken, there is nothing behind it yet.
+        # All bytes belong to an incomplete header, so all can be read.
         length = len(data) if header is None else header.length
         connection.sock.recv(length - len(connection.prefix), _NOW)
         if header is None:
@@ -208,7 +207,7 @@ class Entrance:
             return b""
         connection.prefix = b""
         connection.proxy_header_due = False
-        self._forget(connection)  # it may be counted under another address now
+        self._forget(connection)  # the header changes the address under which it is counted
         if header.source is not None:
             connection.peer, connection.local = header.source, header.destination
         if header.tls:
@@ -256,14 +255,14 @@ class Entrance:
             return
         try:
             self._readable.add(descriptor)
-        except OSError:  # as for descriptors, there is a limit of them: epoll(7)
+        except OSError:  # the limit of watched descriptors is reached: epoll(7)
             self._discount(connection)
             self.drop(connection, reasons.NO_DESCRIPTOR)
             return
         self._pending[descriptor] = connection
 
     def _count(self, connection: Connection) -> None:
-        """:raises BadRequest: when it may not wait."""
+        """:raises BadRequest: when the connection may not wait."""
         network = connection.network
         if self._by_network[network] >= self._share:
             raise BadRequest(reasons.ADDRESS_SHARE)

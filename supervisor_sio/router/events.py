@@ -1,12 +1,11 @@
-"""Supervisor's event listener protocol, as bytes in and events out.
+"""Parse Supervisor's event listener protocol: bytes in, events out.
 
-Supervisor sends a header line of ``key:value`` pairs and a payload, and wants
-``READY\\n`` before and ``RESULT 2\\nOK`` after each event
-(http://supervisord.org/events.html#event-listener-notification-protocol).
-``len`` in the header counts the characters of the payload, which comes as
-UTF-8. Supervisor's own ``childutils.listener`` blocks, and fails where the
-``identifier`` of ``[supervisord]``, which is in the header as it is, has a
-space or a colon.
+Supervisor sends a header line of ``key:value`` pairs and a payload, and expects ``READY\\n`` before
+and ``RESULT 2\\nOK`` after each event
+(http://supervisord.org/events.html#event-listener-notification-protocol). ``len`` in the header
+counts the characters of the payload, which is sent in UTF-8. Supervisor's own
+``childutils.listener`` blocks, and fails if the ``identifier`` of ``[supervisord]``, which the
+header contains unescaped, has a space or a colon.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Iterator, NamedTuple
 READY = b"READY\n"
 RESULT_OK = b"RESULT 2\nOK"
 
-#: The end of a header. What is before it may contain anything, see above.
+#: The end of a header. The part before it may contain anything, see above.
 _HEADER_END = re.compile(r" eventname:(\S+) len:([0-9]{1,9})$")
 
 
@@ -35,15 +34,15 @@ class Event(NamedTuple):
 
 
 class EventReader:
-    """Collects what arrives on standard input until events are whole."""
+    """Collects bytes from standard input until events are complete."""
 
     def __init__(self) -> None:
         self._buffer = ""
-        # What is no UTF-8 is not supervisord's, and is told by the header it is in.
+        # Bytes that are not UTF-8 do not come from supervisord; the header's check reports them.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """:raises ValueError: when the bytes are not of this protocol."""
+        """:raises ValueError: when the bytes break the protocol."""
         self._buffer += self._decoder.decode(data)
         while True:
             line, newline, rest = self._buffer.partition("\n")

@@ -1,7 +1,6 @@
-"""``metrics`` of ``[rpcinterface:sio]``: answers over HTTP, in a thread with a loop of its own.
+"""Serve ``metrics`` of ``[rpcinterface:sio]`` over HTTP, in a thread with its own loop.
 
-The router's loop has no part in it: who is slow here, or sends garbage, or asks
-without end is in nobody's way there.
+So clients that are slow, send garbage, or ask without pause do not delay the router's loop.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ _PATIENCE = 5.0
 
 _BACKLOG = 128
 
-#: Both threads want the interpreter. After a page was made, none is made for this
-#: many times as long, so that whoever asks without end gets a fifth of it.
+#: Both threads share the interpreter's lock. After making a page, the thread pauses this many times
+#: as long, so that it takes at most a fifth of the time.
 _REST = 4.0
 
 _REQUEST_LINE = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
 
 
 class BadRequest(Exception):
-    """What came is not an HTTP request."""
+    """The client did not send an HTTP request."""
 
 
 class Request(NamedTuple):
     method: str
     path: str
     query: str
-    #: Names in lower case; what came more than once is joined with commas.
+    #: Names in lower case; repeated fields are joined with commas.
     headers: dict[str, str]
 
 
@@ -58,9 +57,9 @@ class Answer(NamedTuple):
 
 
 def parse_request(head: bytes) -> Request:
-    """Read a request line and header fields, with the empty line behind them.
+    """Parse a request line and header fields, with the empty line after them.
 
-    :raises BadRequest: when they are none.
+    :raises BadRequest: when they are malformed.
     """
     first, *lines = head.decode("latin-1").split("\r\n")[:-2]
     match = _REQUEST_LINE.fullmatch(first)
@@ -84,7 +83,7 @@ def plain(status: str, text: str, *headers: tuple[str, str]) -> Answer:
 
 
 class Pages:
-    """What there is to be read."""
+    """Makes the pages ``/metrics`` and ``/healthz``."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -92,7 +91,7 @@ class Pages:
 
     def answer(self, request: Request) -> Answer:
         if request.path not in ("/metrics", "/healthz"):
-            return plain("404 Not Found", "there are /metrics and /healthz")
+            return plain("404 Not Found", "only /metrics and /healthz exist")
         if request.method not in ("GET", "HEAD"):
             return plain("405 Method Not Allowed", "use GET or HEAD", ("Allow", "GET, HEAD"))
         if request.path == "/healthz":
@@ -107,7 +106,7 @@ class Pages:
         try:
             return self._call({**environ, "HTTP_ACCEPT": request.headers.get("accept", "")})
         except Exception:
-            # The library stumbles over some values of Accept.
+            # The library raises on some values of Accept.
             return self._call(environ)
 
     def _call(self, environ: dict[str, str]) -> Answer:
@@ -119,7 +118,7 @@ class Pages:
 class Exporter:
     """Serves from :meth:`start` to :meth:`close`.
 
-    :param listener: is owned from here on.
+    :param listener: the listening socket, which this object closes.
     """
 
     def __init__(self, listener: socket.socket) -> None:
@@ -139,11 +138,11 @@ class Exporter:
         self._begun.wait()
 
     def close(self) -> None:
-        """Leave those who come from now on to the next router."""
+        """Stop accepting; new connections are for the next router."""
         if self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._closing.set)
-            except RuntimeError:  # it has ended by itself
+            except RuntimeError:  # the loop has ended by itself
                 pass
             self._thread.join(1)
 
@@ -151,7 +150,7 @@ class Exporter:
         try:
             asyncio.run(self._serve())
         except Exception:
-            logger.exception("metrics are not served any more")
+            logger.exception("metrics are no longer served")
         finally:
             self._begun.set()
 
@@ -177,7 +176,7 @@ class Exporter:
         except (asyncio.TimeoutError, asyncio.IncompleteReadError, OSError):
             pass
         except asyncio.CancelledError:
-            pass  # by the newest, or by close(); asyncio would log it
+            pass  # cancelled by a newer connection or close(); asyncio would log it
         finally:
             self._connections.pop(task, None)
             writer.transport.abort()
@@ -190,18 +189,18 @@ class Exporter:
             answer = await self._in_turn(request)
         except (BadRequest, asyncio.LimitOverrunError):
             answer = plain("400 Bad Request", "this is not an HTTP request")
-        writer.transport.set_write_buffer_limits(0)  # so that drain() waits for all of it
+        writer.transport.set_write_buffer_limits(0)  # so that drain() waits until all is written
         writer.write(answer.encode(with_body))
         await writer.drain()
-        # To close over unread bytes would reset the connection, and the answer
-        # could be lost with it: the client is the one to close.
+        # Wait for the client to close: closing with unread bytes would reset the connection, and
+        # the client could lose the answer.
         writer.write_eof()
         while await reader.read(EXPORTER_HEAD_BYTES):
             pass
 
     async def _in_turn(self, request: Request) -> Answer:
         if request.path == "/healthz":
-            # Costs next to nothing, and who asks may take a late answer for none.
+            # Answered out of turn: it is cheap, and a late answer may count as a failed check.
             return self._answer(request)
         async with self._turn:
             began = time.monotonic()
@@ -214,5 +213,5 @@ class Exporter:
         try:
             return self._pages.answer(request)
         except Exception:
-            logger.exception("no metrics for once")
+            logger.exception("a page of metrics could not be made")
             return plain("500 Internal Server Error", "see the router's log")

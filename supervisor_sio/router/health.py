@@ -1,4 +1,4 @@
-"""What the router knows at a time, and whether the cluster is healthy then. Pure."""
+"""A snapshot of the router's figures, and whether the cluster is healthy. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STUCK = 5.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Figures of a time, in seconds of the monotonic clock."""
+    """The figures at the time ``taken``, in seconds of the monotonic clock."""
 
     taken: float = 0.0
     handed_over: int = 0
@@ -23,24 +23,24 @@ class Snapshot:
     refused: Mapping[str, int] = field(default_factory=dict)
     relay_alive: bool = False
     relay_messages: int = 0
-    #: Sessions, since the router's start.
+    #: Sessions passed on since the router's start.
     passed_on: int = 0
-    #: Those that wait for a worker to adopt them.
+    #: Sessions that wait for a worker to adopt them.
     held: int = 0
     not_moved: Mapping[str, int] = field(default_factory=dict)
     not_recovered: Mapping[str, int] = field(default_factory=dict)
-    #: Of the bridge; empty without one.
+    #: Figures of the bridge; empty without one.
     queue: Mapping[str, Any] = field(default_factory=dict)
-    #: Workers that supervisord has recycled, by reason; without the limits that are off.
+    #: Workers that supervisord has recycled, by reason; without reasons whose limit is off.
     recycled: Mapping[str, int] = field(default_factory=dict)
-    #: Of ``run_once()``.
+    #: Tasks of ``run_once()``.
     tasks: tuple[Row, ...] = ()
-    #: Copies. Of two with the same name, the first is about to be gone.
+    #: Copies of the members. Of two with the same name, the first is about to leave.
     members: tuple[Member, ...] = ()
 
 
 def ailment(snapshot: Snapshot, now: float) -> str:
-    """Why no new session can be opened; empty when one can."""
+    """Why no new session can be opened; "" when one can."""
     age = now - snapshot.taken
     if age > _STUCK:
         return f"the router has been stuck for {age:.0f} seconds"

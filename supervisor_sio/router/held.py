@@ -1,38 +1,40 @@
-"""What a worker has left, until another one has adopted it: the sessions that it has passed on,
-and with recovery the journals of its clients, see :mod:`.journals`.
+"""Hold what a worker left behind until another worker adopts it: the sessions that it passed on,
+and, with recovery, the journals of its clients, see :mod:`.journals`.
 
-What one worker has left stays together, as a group. What becomes of it:
+What one worker left is one group. Its states:
 
 =======  ===============================================  =====================================
 state    what happens                                     then
 =======  ===============================================  =====================================
-(none)   a worker that ends announces its sessions        PASSING: requests of them wait, and
-                                                          the router hears the relay for it
-         a router before this one held it                 WAITING, a little for those who know
-                                                          of it already
-         a worker with journals has died, or left         WAITING; no successor need come
-PASSING  a batch of them                                  it is kept, also for the next router
-         one for which there is no room                   it stays with the worker, and all
-                                                          behind it
-         there are no more, and the worker has left, if   WAITING, with its journals
-         it has journals; the channel of the worker has
-         ended; or hold_timeout without a batch
-WAITING  nothing has come, and there are no journals      over
-         its successor, of the same name, is ready        OFFERED to that
-         there will be none, for it is drained, has       OFFERED to the one that has fewest
-         failed, or does not take it; or hold_timeout     sessions of those who take it
-         hold_timeout, and nobody takes it; or its        the sessions are closed, and counted;
-         successor is ready, and nobody understands it    journals wait on, for JOURNAL_TIME
-         JOURNAL_TIME; or too many have been asked        over: closed, and counted
-OFFERED  the worker has taken a batch                     it is sent the next
-         it cannot, its channel has ended, or it has      WAITING; it is not asked again
-         done nothing for too long
-not      a worker says that it has adopted all: the one   over: requests go to that worker, and
-PASSING  that is asked, or one that was asked before      if another is asked, it is told
+(none)   a worker that ends announces its sessions        PASSING: their requests wait, and the
+                                                          router receives from the relay for it
+         a router before this one held the group          WAITING; workers that adopted from that
+                                                          router may say so first
+         a worker with journals has died, or left         WAITING, not for a successor
+PASSING  a batch arrives                                  the batch is kept, also for the next
+                                                          router
+         a batch arrives for which there is no room       it and all later ones stay with the
+                                                          worker
+         the worker has sent all, and, if it has          WAITING, with its journals
+         journals, has left; or its channel has ended;
+         or hold_timeout has passed without a batch
+WAITING  the group has no batches and no journals         over
+         the successor, of the same name, is ready        OFFERED to the successor
+         no successor will come (it is drained, has       OFFERED to the worker with the fewest
+         failed, or cannot adopt); or hold_timeout        sessions that can adopt
+         hold_timeout, and no worker can adopt; or the    the sessions are closed, and counted;
+         successor is ready, and no worker has the        journals wait on, for JOURNAL_TIME
+         group's format
+         JOURNAL_TIME; or too many workers were asked     over: closed, and counted
+OFFERED  the worker has received a batch                  the router sends the next batch
+         it refuses, its channel has ended, or it has     WAITING; it is not asked again
+         done nothing for ADOPT_TIMEOUT
+not      a worker reports that it has adopted all: the    over: requests go to that worker;
+PASSING  one that was asked last, or before               another one that is asked is told
 =======  ===============================================  =====================================
 
-Over means that the router has nothing of it any more. A worker that says later that it has
-adopted all is told that it has not.
+Over means that the router has dropped the group. A worker that reports an adoption later is told
+that the sessions are not its own.
 """
 
 from __future__ import annotations
@@ -67,28 +69,28 @@ from .throttle import Throttle
 
 logger = logging.getLogger("supervisor_sio.router")
 
-#: How many adoptions that are over are known, for a worker that answers late.
+#: Number of finished adoptions that are remembered, for workers that answer late.
 _KNOWN = 64
 
-#: Seconds over which segments of journals are gathered, to keep them for the next router.
+#: Minimum seconds between two times that changed journals are kept for the next router.
 _KEEP_INTERVAL = 0.2
 
 
 class Held:
     """All groups.
 
-    :param carriers: the ways to the workers that there are.
-    :param hold_timeout: seconds for a successor to come.
-    :param shelf: keeps all for the next router; ``None`` when that could not have it.
-    :param ceiling: below it are the numbers of descriptors that may be taken.
-    :param listen: begins to listen in the place of a worker: it gets a memory file, and what keeps
-        a later one for the next router, if there will be one.
-        :raises ValueError: when that cannot be understood.
-    :param place: as a memory file, how far the worker of a journal has heard the others, for those
-        with these tags.
-        :raises ValueError: when the journal cannot be understood.
-    :param members_changed: called when the tags have changed that somebody hears under.
-    :param all_stops: whether supervisord stops all that it has started, as of now.
+    :param carriers: the channels to all workers.
+    :param hold_timeout: seconds to wait for a successor.
+    :param shelf: keeps the groups for the next router; ``None`` if that cannot continue them.
+    :param ceiling: the number below which kept descriptors must be.
+    :param listen: starts to receive in place of a worker, from its position in a memory file; its
+        second argument keeps later positions for the next router, or is ``None``.
+        :raises ValueError: when the position is malformed.
+    :param place: returns, as a memory file, the position in the relay of the worker that wrote a
+        journal, for the clients with these tags.
+        :raises ValueError: when the journal is malformed.
+    :param members_changed: called when the tags under which messages are received have changed.
+    :param all_stops: whether supervisord is stopping all its processes.
     """
 
     def __init__(
@@ -119,21 +121,21 @@ class Held:
         self._members_changed = members_changed
         self._all_stops = all_stops
         self._groups: dict[int, Group] = {}
-        #: Descriptors that they have.
+        #: Number of descriptors of all groups.
         self._descriptors = 0
-        #: Of the workers that there are.
+        #: The journals of the connected workers.
         self._journals = Journals(shelf, self._has_room, refusals, time.monotonic)
         self._keep_soon = Throttle(self._loop, _KEEP_INTERVAL, self._journals.keep)
-        #: Those of them that the router before this one knew, and that are not back yet.
+        #: Workers with journals that the router before this one knew, not connected here yet.
         self._missed: list[Member] = []
         self._began = time.monotonic()
-        #: The tags of each worker with journals whose channel has ended, by its own: it may have
-        #: died, or connect again.
+        #: Workers with journals whose channel has ended, and which may connect again: their tags,
+        #: by each worker's own tag.
         self._absent: dict[str, list[str]] = {}
-        #: By the number of a group that is over, the tag of the worker that has adopted it.
+        #: By the number of a group that is over, the tag of the worker that adopted it, or "".
         self._given: OrderedDict[int, str] = OrderedDict()
-        #: What workers have adopted of routers before this one, when nobody knows whom it was given
-        #: to: they are answered when all who have something had time to say so.
+        #: Reports of adoptions from earlier routers about groups that this router does not know:
+        #: they are answered when all workers have had time to report.
         self._unsure: list[tuple[Carrier, Message]] = []
         self._unsure_until = 0.0
         self._handlers: dict[str, Callable[[Carrier, Message, list[int]], bool]] = {
@@ -150,12 +152,12 @@ class Held:
 
     @property
     def sessions(self) -> int:
-        """How many there are."""
+        """The number of held sessions."""
         return sum(group.sessions for group in self._groups.values())
 
     @property
     def listeners(self) -> int:
-        """How many listen in the place of workers."""
+        """The number of listeners in place of workers."""
         return sum(len(group.channels) for group in self._groups.values())
 
     def has(self, tag: str) -> bool:
@@ -163,11 +165,11 @@ class Held:
         return tag in self._pool.held
 
     def keeps(self, tag: str) -> bool:
-        """Whether what a worker with this tag has left will be another worker's."""
+        """Whether the clients of a worker with this tag may still be adopted or inherited."""
         return self._of(tag) is not None or any(tag in tags for tags in self._absent.values())
 
     def rows(self) -> list[Any]:
-        """For the membership: the tags, under which somebody hears, but nobody sends."""
+        """Rows of the membership: tags under which the router receives, and none sends."""
         absent = [
             [tag, False, list(self._journals.channels(own)), True]
             for own, tags in self._absent.items()
@@ -180,16 +182,16 @@ class Held:
         ]
         return [*absent, *held]
 
-    # --- what workers say -------------------------------------------------------------
+    # --- messages from workers --------------------------------------------------------
 
     def handles(self, kind: str) -> bool:
-        """Whether messages of this type are for it."""
+        """Whether :meth:`handle` takes messages of this type."""
         return kind in self._handlers
 
     def handle(self, carrier: Carrier, message: Message, descriptors: list[int]) -> None:
-        """A message of a worker; its descriptors are closed unless they are kept.
+        """Handle a message of a worker; its descriptors are closed unless they are kept.
 
-        :raises ChannelError: when it is not as it should be.
+        :raises ChannelError: when the message is malformed.
         """
         kept = False
         try:
@@ -199,7 +201,7 @@ class Held:
                 channel.close_all(descriptors)
 
     def lost_descriptors(self, carrier: Carrier, message: Message) -> None:
-        """This process had none free for what came with a message."""
+        """This process had no free descriptors for those of a message."""
         if message["type"] in ("passing", "sessions"):
             self._refuse(carrier, reasons.HELD_FULL)
         elif message["type"] == "journal":
@@ -209,12 +211,12 @@ class Held:
         member = _known(carrier)
         passing = takeover.read_passing(message)
         if len(descriptors) != 1:
-            raise ChannelError("sessions without a place in the relay")
+            raise ChannelError("sessions without a position in the relay")
         group = self._of(member.tag)
-        # After a router that held a part of them they are no more among the worker's own.
+        # Tags that an earlier router held already are no longer among the worker's own.
         its = {*member.tags, *(group.tags if group is not None else ())}
         if member.tag not in passing.tags or not its.issuperset(passing.tags):
-            raise ChannelError("sessions of somebody else, or without the worker's own tag")
+            raise ChannelError("sessions of another worker, or without the worker's own tag")
         if self._all_stops():
             self._refuse(carrier, "")
             return False
@@ -250,7 +252,9 @@ class Held:
         return kept
 
     def _hold_channel(self, group: Group, passing: takeover.Passing, position: int) -> None:
-        """:raises ValueError: when the place in the relay is not understood; or as sockets do."""
+        """:raises ValueError: when the position is malformed.
+        :raises OSError: as sockets do.
+        """
         listener = self._listen_from(group, passing.channel, position)
         group.channels[passing.channel] = Channel(position, listener)
         self._descriptors += 1
@@ -265,7 +269,7 @@ class Held:
         batch = takeover.read_sessions(message)
         group = self._of(_known(carrier).tag)
         if group is None or group.giver is not carrier:
-            self._refuse(carrier, reasons.NO_ROUTER)  # it has taken too long
+            self._refuse(carrier, reasons.NO_ROUTER)  # it was too slow
             return False
         if batch.tag not in group.tags or not descriptors:
             raise ChannelError("sessions without their states, or under an unknown tag")
@@ -294,7 +298,7 @@ class Held:
         carrier.tell({"type": "no-pass", "reason": reason})
 
     def _of(self, tag: str) -> Optional[Group]:
-        """What the worker with this tag has left."""
+        """The group of what the worker with this tag left, or ``None``."""
         return next((group for group in self._groups.values() if tag in group.tags), None)
 
     def _take_passed(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
@@ -333,7 +337,7 @@ class Held:
             return False
         if group is not None:
             goes = group.state is not State.PASSING and member.tag not in group.off
-        else:  # it has been said before, perhaps to another router
+        else:  # the worker repeats its report, perhaps after one to another router
             elsewhere = any(self._has_other(tag, member) for tag in tags)
             goes = self._given.get(number, member.tag) == member.tag and not elsewhere
         if not goes:
@@ -355,15 +359,15 @@ class Held:
         return False
 
     def _note(self, number: int, tag: str) -> None:
-        """That group is over: the worker with this tag has it, or nobody."""
+        """Remember that a group is over: the worker with this tag adopted it; "" for none."""
         self._given[number] = tag
         if len(self._given) > _KNOWN:
             self._given.popitem(last=False)
-        if self._shelf is not None:  # before the group is taken out there
+        if self._shelf is not None:  # before the group is removed from the shelf
             self._shelf.keep_given(self._given)
 
     def _has_other(self, tag: str, member: Optional[Member]) -> bool:
-        """Whether the sessions with this tag are somewhere else."""
+        """Whether the sessions with this tag are held, or belong to another worker."""
         return self.keeps(tag) or self._pool.owner(tag) not in (None, member)
 
     def _take_not_adopted(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
@@ -383,11 +387,11 @@ class Held:
         self._members_changed()
         return False
 
-    # --- what becomes of the workers --------------------------------------------------
+    # --- events of workers ------------------------------------------------------------
 
     def leaves(self, carrier: Carrier) -> None:
-        """A worker is about to end, or its channel has ended: it may connect again. One with
-        journals is said to be :meth:`over`, or :meth:`back`, then."""
+        """A worker is about to end, or its channel has ended, and it may connect again. For a
+        worker with journals, :meth:`over` or :meth:`back` follows."""
         if carrier.member is not None and self.has_journals(carrier):
             tags = [tag for tag in carrier.member.tags if self._of(tag) is None]
             self._absent.setdefault(carrier.member.tag, tags)
@@ -401,21 +405,21 @@ class Held:
         for group in list(self._groups.values()):
             if group.taker is carrier:
                 self._withdraw(group, "it is gone")
-            elif tag in group.tags:  # only now its successor may start
+            elif tag in group.tags:  # its successor starts only now
                 group.deadline = max(group.deadline, now + self._hold_timeout)
 
     def has_journals(self, carrier: Carrier) -> bool:
-        """Whether that worker leaves something also when it does not pass it on."""
+        """Whether that worker has journals, which it leaves also when it dies."""
         return carrier.member is not None and bool(self._journals.of(carrier.member.tag))
 
     def back(self, tag: str) -> None:
-        """The worker with this tag has connected again, and says anew what it has."""
+        """The worker with this tag has connected again, and will send its journals again."""
         self._absent.pop(tag, None)
         for journal in self._journals.leave(tag):
             journal.close()
 
     def over(self, member: Member) -> None:
-        """A worker has died, or left: what it has left is for others."""
+        """A worker has died, or left: another worker may adopt what it left."""
         tag = member.tag
         tags = [one for one in self._absent.pop(tag, []) if not self._has_other(one, None)]
         if not self._journals.of(tag):
@@ -429,7 +433,7 @@ class Held:
             deadline = time.monotonic() + max(longest, JOURNAL_TIME)
             group = Group(_new_id(), member.name, tags, format=0, deadline=deadline, alone=True)
             self._groups[group.id] = group
-        if group is None or group.state is State.OFFERED:  # it has taken too long to leave
+        if group is None or group.state is State.OFFERED:  # it was too slow to leave
             self._not_inherited(member.name, self._journals.leave(tag))
         else:
             self._inherit_later(group, tag)
@@ -437,7 +441,7 @@ class Held:
         self._members_changed()
 
     def _look_for_missed(self) -> None:
-        """Those who have not connected to this router, and do not live any more."""
+        """Handle workers that died before they connected to this router."""
         for member in list(self._missed):
             if member.tag not in self._absent:
                 self._missed.remove(member)
@@ -446,9 +450,10 @@ class Held:
                 self.over(member)
 
     def _inherit_later(self, group: Group, tag: str) -> None:
-        """What the worker with this tag had of its clients becomes a part of its group.
+        """Add the journals of the worker with this tag to its group.
 
-        On the shelf it is both until it is all of the group: this process may die meanwhile.
+        The shelf keeps them as the worker's until the group has all of them, because this process
+        may die meanwhile.
         """
         now = time.monotonic()
         journals = self._journals.of(tag)
@@ -456,9 +461,9 @@ class Held:
             if journal.died is None:
                 journal.died = now
                 self._hold_place(group, journal)
-        # What is not heard for any more is of no use, also what was inherited there.
+        # A journal for whose channel no listener receives is useless, also an inherited one.
         good = [journal for journal in journals if journal.source.channel in group.channels]
-        # A router that has died before this one has kept a part of them with the group.
+        # An earlier router may have died after it had kept a part of them with the group.
         known = {journal.source: journal for journal in group.journals}
         not_needed: list[int] = []
         before = group.descriptors
@@ -471,12 +476,12 @@ class Held:
         kept = self._shelf is None or self._shelf.keep_journals(group)
         self._journals.leave(tag)
         if self._shelf is not None and not kept:
-            self._shelf.keep_anew(group)  # now there is room
+            self._shelf.keep_anew(group)  # there is room now
         channel.close_all(not_needed)
         self._not_inherited(group.name, [one for one in journals if one not in good])
 
     def _hold_place(self, group: Group, journal: Journal) -> None:
-        """Hear the relay in the place of a worker that has passed on no sessions."""
+        """Receive from the relay in place of a worker that has not passed on sessions."""
         name = journal.source.channel
         if name in group.channels or len(group.channels) >= TAKEOVER_CHANNELS:
             return
@@ -500,7 +505,7 @@ class Held:
             journal.close()
 
     def _take_journals(self, group: Group) -> list[Journal]:
-        """They are the caller's from now on."""
+        """Remove the group's journals; the caller owns them from now on."""
         journals, group.journals = group.journals, []
         self._descriptors -= sum(len(journal.descriptors) for journal in journals)
         return journals
@@ -512,14 +517,15 @@ class Held:
                 self._pump(group)
 
     def no_successor(self, name: str) -> None:
-        """There will be no process of this name."""
+        """No process of this name will start."""
         for group in self._groups.values():
             if group.name == name:
                 group.alone = True
         self.look()
 
     def look(self) -> None:
-        """Deadlines, and who may adopt what; once a second, and when there may be somebody."""
+        """Check deadlines, and look for workers that can adopt; called once a second, and when a
+        worker may have become ready."""
         self._journals.look()
         self._look_for_missed()
         now = time.monotonic()
@@ -542,7 +548,7 @@ class Held:
                 self._complete(group)
 
     def _complete(self, group: Group) -> None:
-        """Nothing more will come."""
+        """The worker will send nothing more of this group."""
         if group.giver is not None and self.has_journals(group.giver):
             self._inherit_later(group, _known(group.giver).tag)
         if group.state is State.PASSING:
@@ -568,7 +574,7 @@ class Held:
         elif named:
             self._ask(group, named[-1])
         elif takers and (late or group.has_no_successor(members)):
-            # One that is busy for a moment is better than none.
+            # A worker that is busy for a moment is better than none.
             self._ask(group, min(takers, key=lambda taker: (taker[1].busy, taker[1].load))[0])
         elif (
             members and not group.is_understood(members) and (late or group.has_one_named(members))
@@ -580,7 +586,7 @@ class Held:
     # --- an adoption --------------------------------------------------------------------
 
     def _ask(self, group: Group, carrier: Carrier) -> None:
-        """Ask a worker to adopt: with what was heard meanwhile."""
+        """Ask a worker to adopt the group, with the messages received meanwhile."""
         self._stop_listening(group)
         group.state = State.OFFERED
         group.taker = carrier
@@ -590,12 +596,12 @@ class Held:
         self._pump(group)
 
     def _pump(self, group: Group) -> None:
-        """Send what may be sent now."""
+        """Send the next packets, as far as TAKEOVER_BATCHES and the channel allow."""
         while group.sent < len(group.packets) and group.on_the_way < TAKEOVER_BATCHES:
             packet = group.packets[group.sent]
             assert group.taker is not None
             if not group.taker.pass_on(packet.data, packet.descriptors):
-                return  # the worker reads first; or it is gone, and nothing is left to send
+                return  # the worker must read first, or is gone
             group.sent += 1
             group.on_the_way += packet.counts
 
@@ -605,13 +611,13 @@ class Held:
         return group if offered else None
 
     def _take_off(self, group: Group) -> None:
-        """The worker that is asked is to forget it, also if it has it in place by now."""
+        """Tell the asked worker to drop the group, even if it has restored it already."""
         if group.taker is not None:
             group.off.add(_known(group.taker).tag)
             group.taker.tell({"type": "adopt-off", "id": group.id})
 
     def _withdraw(self, group: Group, reason: str) -> None:
-        """The worker that is asked does not adopt it."""
+        """The asked worker does not adopt the group."""
         member = group.taker.member if group.taker is not None else None
         logger.warning(
             "worker %s does not adopt the sessions of worker %s: %s",
@@ -629,29 +635,31 @@ class Held:
     # --- the relay ----------------------------------------------------------------------
 
     def _stop_listening(self, group: Group) -> None:
-        """Ask those who listen what they have heard, if they do."""
+        """Stop the listeners of a group, and keep what they received."""
         for name, place in group.channels.items():
             listener, place.listener = place.listener, None
             if listener is None:
                 continue
             try:
                 dump = listener.stop()
-            except Exception as error:  # what it has heard will be asked for again
+            except Exception as error:  # the adopting worker requests these messages again
                 logger.error("%s of worker %s: its listener: %r", name, group.name, error)
                 continue
             self._keep_dump(group, name, dump)
 
     def _keep_dump(self, group: Group, name: str, dump: int) -> None:
-        """What was heard so far, here and for the next router."""
+        """Keep a listener's state, here and for the next router."""
         place = group.channels[name]
-        if self._shelf is not None and group.id in self._groups:  # else it is over
+        if self._shelf is not None and group.id in self._groups:  # the group is not over
             self._shelf.keep_channel(group, name, dump)
         if place.dump >= 0:
             os.close(place.dump)
         place.dump = dump
 
     def _listen_from(self, group: Group, name: str, position: int) -> Listener:
-        """:raises ValueError: when the place in the relay is not understood; or as sockets do."""
+        """:raises ValueError: when the position is malformed.
+        :raises OSError: as sockets do.
+        """
         keep = partial(self._keep_dump, group, name) if self._shelf is not None else None
         return self._listen(position, keep)
 
@@ -659,13 +667,13 @@ class Held:
         for name, place in group.channels.items():
             try:
                 place.listener = self._listen_from(group, name, place.latest)
-            except Exception as error:  # the same
+            except Exception as error:  # as above
                 logger.error("%s of worker %s: its listener: %r", name, group.name, error)
 
     # --- the end ------------------------------------------------------------------------
 
     def _give_up(self, group: Group, reason: str, members: list[Member]) -> None:
-        """Nobody adopts all of it: perhaps somebody adopts a part."""
+        """No worker adopts the whole group: give up the part that no worker can adopt."""
         if not (group.batches and group.journals):
             self._close(group, reason)
             return
@@ -686,7 +694,7 @@ class Held:
         self._find_taker(group, time.monotonic())
 
     def _close(self, group: Group, reason: str) -> None:
-        """Nobody adopts it: its connections end."""
+        """No worker adopts the group: close its connections."""
         if group.batches:
             self._refusals.count(reason, f"worker {group.name}", group.sessions)
         self._not_inherited(group.name, self._take_journals(group))
@@ -695,7 +703,7 @@ class Held:
         self._loop.call_soon(self._placement.place_held)
 
     def _end(self, group: Group) -> None:
-        """The router lets go of it, on the shelf first: a worker may be about to begin with it."""
+        """Drop the group, from the shelf first, because a worker may be about to use it."""
         if self._shelf is not None:
             self._shelf.forget(group.id)
         del self._groups[group.id]
@@ -712,7 +720,7 @@ class Held:
         self._members_changed()
 
     def _close_some(self, descriptors: list[list[int]]) -> None:
-        """A batch in each turn of the loop: to close a connection is work."""
+        """Close one batch in each turn of the loop, because closing connections takes time."""
         if descriptors:
             channel.close_all(descriptors.pop())
             self._loop.call_soon(self._close_some, descriptors)
@@ -720,11 +728,11 @@ class Held:
     # --- from one router to the next ------------------------------------------------------
 
     def restore(self) -> None:
-        """What the router before this one held is held on, for those who adopt it already."""
+        """Continue the groups of the router before this one."""
         if self._shelf is None:
             return
         now = time.monotonic()
-        self._unsure_until = now + REJOIN_TIME / 2  # before requests are refused
+        self._unsure_until = now + REJOIN_TIME / 2  # before unknown sessions are refused
         groups = self._shelf.take()
         self._given.update(self._shelf.given)
         for group in groups:
@@ -744,10 +752,10 @@ class Held:
         for member, journal in self._shelf.journals:
             known = self._of(member.tag)
             if known is not None and is_alive(member.pid):
-                journal.close()  # that worker tells of it again
+                journal.close()  # that worker will send it again
                 continue
             self._journals.give(member, [journal])
-            if known is not None:  # it was just becoming a part of that group
+            if known is not None:  # it was just being added to that group
                 becoming[member.tag] = known
                 continue
             tags = self._absent.setdefault(member.tag, [])
@@ -760,7 +768,7 @@ class Held:
             logger.info("%d sessions were held for this router", self.sessions)
 
     def release(self) -> None:
-        """The router ends, and the next one goes on: it gets what was heard meanwhile, too."""
+        """The router ends: leave all groups, with their received messages, to the next one."""
         self._journals.keep()
         for group in self._groups.values():
             self._stop_listening(group)
@@ -768,18 +776,18 @@ class Held:
             self._shelf.close()
 
     def close(self) -> None:
-        """The router ends, and nobody goes on."""
+        """The router ends, and no router follows."""
         for group in list(self._groups.values()):
             self._close(group, reasons.ROUTER_STOPPING)
 
 
 def _new_id() -> int:
-    """No two routers of a host give the same."""
+    """A number that is unique for all routers of a host."""
     return int.from_bytes(os.urandom(6), "big")
 
 
 def _known(carrier: Carrier) -> Member:
-    """:raises ChannelError: before it has said who it is."""
+    """:raises ChannelError: when the worker has not sent its hello."""
     if carrier.member is None:
-        raise ChannelError("a stranger that passes on sessions")
+        raise ChannelError("sessions before a hello")
     return carrier.member

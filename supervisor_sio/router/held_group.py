@@ -1,4 +1,4 @@
-"""The sessions of one worker that are held, as :mod:`.held` has them, and its journals. Pure."""
+"""The group of held sessions and journals of one worker, see :mod:`.held`. Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .carrier import Carrier
 from .journals import Journal
 from .pool import Member
 
-#: Takes a memory file with what was heard.
+#: Called with a memory file that has the state of a listener.
 Keep = Callable[[int], None]
 
 
 class Listener(Protocol):
-    """Who listens to a channel of the relay in the place of a worker that has ended."""
+    """Receives in a channel of the relay in place of a worker that has ended."""
 
     def stop(self) -> int:
-        """What it knows, as a memory file; may block for a moment."""
+        """Stop, and return the state as a memory file; may block for a moment."""
 
 
 class State(Enum):
@@ -33,13 +33,13 @@ class State(Enum):
 
 @dataclass
 class Channel:
-    """The place of a worker in the streams of a channel of the relay."""
+    """The position of a worker in the streams of a channel of the relay."""
 
-    #: As it came: a memory file.
+    #: The memory file that the worker sent.
     position: int
     listener: Optional[Listener] = None
-    #: What the listener knew when it stopped, or when others last relied on what it had heard;
-    #: the same, with what it heard. The later one of both is on the shelf.
+    #: The listener's state when it stopped, or when it last confirmed messages to others: a memory
+    #: file, with the messages received; -1 for none. The later one of both is on the shelf.
     dump: int = -1
 
     @property
@@ -57,43 +57,44 @@ class Batch:
 
 @dataclass
 class Packet:
-    """Of what a worker is sent that is asked to adopt."""
+    """A packet to a worker that is asked to adopt."""
 
     data: bytes
     descriptors: Sequence[int] = ()
-    #: It says when it has it.
+    #: Whether the worker confirms it.
     counts: bool = False
 
 
 @dataclass(eq=False)
 class Group:
     id: int
-    #: Of the worker's process, as Supervisor has it.
+    #: Supervisor's name of the worker's process.
     name: str
     tags: list[str]
-    #: Of the sessions; 0 when none have been announced.
+    #: Format of the sessions; 0 when none have been announced.
     format: int
-    #: When others may adopt it, too; seconds of the host's monotonic clock, as all here.
+    #: When other workers than the successor may adopt it; in seconds of the host's monotonic clock,
+    #: as all times here.
     deadline: float
-    #: The others need not wait: no process of that name will come for it.
+    #: No successor will come, so other workers may adopt it before the deadline.
     alone: bool
-    #: Nobody is asked before.
+    #: No worker is asked before this time.
     not_before: float = 0.0
     state: State = State.PASSING
     channels: dict[str, Channel] = field(default_factory=dict)
     batches: dict[int, Batch] = field(default_factory=dict)
-    #: What the worker has left, if it had recovery: its own, and those that it had inherited.
+    #: The worker's journals, with recovery: its own and inherited ones.
     journals: list[Journal] = field(default_factory=list)
-    #: The worker that passes it on, while it does.
+    #: The worker that passes it on, until it has sent all.
     giver: Optional[Carrier] = None
-    #: The worker that is asked now.
+    #: The worker that is being asked.
     taker: Optional[Carrier] = None
-    #: Tags of those that were.
+    #: Tags of all workers that were asked.
     asked: set[str] = field(default_factory=set)
-    #: Tags of those of them that were told to forget it.
+    #: Tags of the asked workers that were told to drop it.
     off: set[str] = field(default_factory=set)
-    #: What the taker is sent, how much it has been sent, how many batches it has still to take,
-    #: and until when it has to do the next step.
+    #: The packets for the taker, how many were sent, how many of these it has not confirmed, and
+    #: the deadline of its next step.
     packets: list[Packet] = field(default_factory=list)
     sent: int = 0
     on_the_way: int = 0
@@ -109,7 +110,7 @@ class Group:
 
     @property
     def descriptors(self) -> int:
-        """How many it has."""
+        """The number of its descriptors."""
         beside = [batch.descriptors for batch in self.batches.values()]
         beside += [journal.descriptors for journal in self.journals]
         return sum(map(len, beside)) + len(self.channels)
@@ -121,7 +122,7 @@ class Group:
 
     @property
     def journals_until(self) -> float:
-        """When they are of no use any more."""
+        """When no client can recover from the journals any more."""
         times = ((j.died, j.recovery) for j in self.journals)
         return max((d + max(r, JOURNAL_TIME) for d, r in times if d is not None), default=0.0)
 
@@ -130,12 +131,12 @@ class Group:
         return f"{has} of worker {self.name}"
 
     def is_understood_by(self, member: Member) -> bool:
-        """Whether it takes this format, or these."""
+        """Whether a worker has the formats of its sessions and journals."""
         takes = not self.batches or member.takes == self.format
         return takes and (not self.journals or member.recovers == self.recovers)
 
     def may_be_taken_by(self, member: Member) -> bool:
-        """Whether that worker can be asked."""
+        """Whether a worker can be asked to adopt it."""
         return (
             self.is_understood_by(member)
             and member.eligible
@@ -144,7 +145,7 @@ class Group:
         )
 
     def has_no_successor(self, others: Iterable[Member]) -> bool:
-        """Whether none of its name will come, or one is there and cannot take it."""
+        """Whether no successor will come, or the successor cannot adopt it."""
         return self.alone or any(
             other.name == self.name
             and (not self.is_understood_by(other) or other.tag in self.asked)
@@ -152,15 +153,15 @@ class Group:
         )
 
     def has_one_named(self, others: Sequence[Member]) -> bool:
-        """Whether its successor is there."""
+        """Whether its successor is among these workers."""
         return any(other.name == self.name for other in others)
 
     def is_understood(self, others: Sequence[Member]) -> bool:
-        """Whether one of those takes this format, or these."""
+        """Whether one of these workers has its formats."""
         return any(map(self.is_understood_by, others))
 
     def offer(self) -> list[Packet]:
-        """What a worker is sent that is to adopt it."""
+        """The packets for a worker that is asked to adopt it."""
         about = {
             "id": self.id,
             "tags": self.tags,
@@ -180,16 +181,16 @@ class Group:
         return [*packets, Packet(channel.encode({"type": "adopt-end", "id": self.id}))]
 
     def batch_message(self, number: int) -> Message:
-        """As its worker has sent it, with the number of the group."""
+        """The message of a batch as its worker sent it, with the number of the group."""
         batch = self.batches[number]
         return {**takeover.sessions(number, batch.tag, batch.sessions), "id": self.id}
 
     def parts(self) -> Iterator[tuple[recovery.Part, list[int]]]:
-        """Those of all journals."""
+        """The parts of all journals, see :meth:`.Journal.parts`."""
         return chain.from_iterable(journal.parts() for journal in self.journals)
 
     def channel_message(self, name: str) -> Message:
-        """For the next router."""
+        """The message for the next router about one channel."""
         return {
             "type": "held",
             "id": self.id,
@@ -203,9 +204,9 @@ class Group:
 
 
 def read_group(message: Message) -> Group:
-    """Of what :meth:`Group.channel_message` has made; without what came beside it.
+    """Read a message of :meth:`Group.channel_message`; without its attached descriptor.
 
-    :raises ChannelError: when it is not that.
+    :raises ChannelError: when the message is malformed.
     """
     name, deadline = message.get("name"), message.get("deadline")
     if not isinstance(name, str) or not isinstance(deadline, float):

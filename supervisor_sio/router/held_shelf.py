@@ -1,9 +1,9 @@
-"""Where sessions that are held are safe when this process dies.
+"""Keep held sessions for the next router, in case this process dies.
 
-As :mod:`.shelf` for those who wait: each packet with descriptors is also sent through a
-socket pair of supervisord's, and left in the kernel. Here what is kept stays for seconds,
-may be tens of thousands of descriptors, and is not all given up at once. So it is not sent
-anew with each change; what is given up is taken out from among the others.
+As in :mod:`.shelf`, packets with descriptors are sent into a socket pair of supervisord, and stay
+in the kernel. Held sessions may have tens of thousands of descriptors, stay for seconds, and are
+not dropped all at once. So the packets are not all sent again with each change; packets that are
+dropped are taken out from between the others.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from .pool import Member
 logger = logging.getLogger("supervisor_sio.router")
 
 
-#: As the owner of what is kept: which worker has what is over.
+#: The owner of the packet about finished adoptions.
 _GIVEN = 0
 
 
 class _Kept(NamedTuple):
-    #: The number of a group; or one below 0, of a journal.
+    #: The number of a group, or of a journal (below 0).
     owner: int
     data: bytes
-    #: Open for as long as it is kept.
+    #: They stay open while the packet is kept.
     descriptors: Sequence[int]
-    #: The channel of the relay that it is about; empty when it is not about one.
+    #: The channel of the relay that the packet is about, if any.
     channel: str = ""
 
 
 class HeldShelf:
-    """:param ends: of a pair of ``SOCK_SEQPACKET``: what goes into the first comes out of the
-    second."""
+    """:param ends: a pair of ``SOCK_SEQPACKET`` sockets: packets sent into the first are read from
+    the second."""
 
     def __init__(self, *ends: socket.socket) -> None:
         self._into, self._out_of = ends
-        #: What is in the pair, in its order.
+        #: The packets in the pair, in their order.
         self._kept: deque[_Kept] = deque()
-        #: Of journals of workers that are there.
+        #: Numbers for journals of connected workers.
         self._numbers = itertools.count(-1, -1)
-        #: Those that the router before this one has kept, with the workers that had them.
+        #: Journals that the router before this one kept, with the workers that had them.
         self.journals: list[tuple[Member, Journal]] = []
-        #: What the router before this one had given to whom, as :meth:`keep_given` has it.
+        #: Finished adoptions of the router before this one, see :meth:`keep_given`.
         self.given: dict[int, str] = {}
         for end in ends:
             end.setblocking(False)
 
     def take(self) -> list[Group]:
-        """What the router before this one has kept, which this one keeps on."""
+        """Read the groups that the router before this one kept, and keep them again."""
         groups: dict[int, Group] = {}
-        # What is known of a group may have been kept anew behind its batches.
+        # Packets about a group's channels may come after those of its batches.
         packets = channel.receive_left(self._out_of, _note_lost)
         for message, descriptors in sorted(packets, key=lambda one: _is_batch(one[0])):
             kept = False
@@ -70,7 +70,7 @@ class HeldShelf:
                     self.given = _read_given(message)
                 else:
                     kept = _restore(groups, message, descriptors)
-            except ChannelError as error:  # of another version
+            except ChannelError as error:  # written by another version
                 _note_lost(error)
             if not kept:
                 channel.close_all(descriptors)
@@ -87,12 +87,12 @@ class HeldShelf:
         self.keep_journals(group)
 
     def keep_channel(self, group: Group, name: str, position: int) -> None:
-        """:param position: instead of that which was kept before, if the kernel has room for it."""
+        """:param position: replaces the one kept before, if the kernel has room for it."""
         try:
             own = os.dup(position)
         except OSError as error:
             logger.warning(
-                "what was heard for sessions that are held is kept here alone: %s", error
+                "messages for held sessions are lost if this process is killed: %s", error
             )
             return
         kept = _Kept(group.id, channel.encode(group.channel_message(name)), [own], name)
@@ -109,7 +109,7 @@ class HeldShelf:
         self._keep(_Kept(group.id, data, group.batches[number].descriptors))
 
     def keep_journals(self, group: Group) -> bool:
-        """Whether all of them are."""
+        """Keep a group's journals; returns whether the kernel had room for all."""
         kept = True
         for part, descriptors in group.parts():
             data = channel.encode(recovery.part(group.id, part))
@@ -117,15 +117,15 @@ class HeldShelf:
         return kept
 
     def keep_anew(self, group: Group) -> None:
-        """It has lost a part of what is kept."""
+        """Keep a group again that has lost a part."""
         self.forget(group.id)
         self._keep_all(group)
 
     def keep_journal(self, member: Member, journal: Journal) -> tuple[int, bool]:
-        """Of a worker that is there.
+        """Keep a journal of a connected worker.
 
-        :return: a number, until which is forgotten its descriptors stay open; and whether the
-            kernel had room for all of it.
+        :return: a number for :meth:`forget`, before which the descriptors must stay open, and
+            whether the kernel had room for all of it.
         """
         owner, whole = next(self._numbers), True
         worker = {"holder": member.tag, "name": member.name, "pid": member.pid}
@@ -148,26 +148,26 @@ class HeldShelf:
         return add_part(journal, part, descriptors)
 
     def keep_given(self, given: Mapping[int, str]) -> None:
-        """:param given: by the numbers of groups that are over, the tags of the workers that have
-        them; empty where nobody has."""
+        """:param given: by the numbers of groups that are over, the tags of the workers that
+        adopted them, or ""."""
         self.forget(_GIVEN)
         if given:
             data = channel.encode({"type": "given", "groups": list(given.items())})
             self._keep(_Kept(_GIVEN, data, []))
 
     def _keep(self, kept: _Kept) -> bool:
-        """If the kernel has room for it: else it is as safe as this process."""
+        """Keep a packet; false if the kernel has no room, so that it is lost with this process."""
         sent = self._send(kept)
         if sent:
             self._kept.append(kept)
         return sent
 
     def forget(self, *owners: int) -> None:
-        """Take out what is kept of those groups, or journals."""
+        """Remove the packets of these groups or journals."""
         self._take_out(lambda kept: kept.owner in owners)
 
     def close(self) -> None:
-        """Keep no more; what is there stays for the next router."""
+        """Keep nothing more; the packets stay for the next router."""
         while self._kept:
             kept = self._kept.popleft()
             if kept.channel:
@@ -179,7 +179,8 @@ class HeldShelf:
         for _ in range(len(self._kept)):
             kept = self._kept.popleft()
             stays = not goes(kept)
-            # To the end of the queue, before it leaves the front: it is in there all the time.
+            # Send it to the end of the queue before it is read from the front, so that it is never
+            # missing.
             sent = stays and self._send(kept)
             self._drop_first()
             if stays and (sent or self._send(kept)):
@@ -195,11 +196,11 @@ class HeldShelf:
         return True
 
     def _drop_first(self) -> None:
-        """Without room for its descriptors the kernel closes them (unix(7))."""
+        """Read a packet without its descriptors, which the kernel closes then (unix(7))."""
         try:
             self._out_of.recv(1)
         except OSError:
-            logger.exception("the sessions that are held")
+            logger.exception("a packet about held sessions cannot be read")
 
 
 def _is_batch(message: Message) -> bool:
@@ -207,23 +208,24 @@ def _is_batch(message: Message) -> bool:
 
 
 def _note_lost(error: Exception) -> None:
-    logger.warning("sessions that were held are lost: %s", error)
+    logger.warning("held sessions are lost: %s", error)
 
 
 def _read_given(message: Message) -> dict[int, str]:
-    """:raises ChannelError: when it is not understood."""
+    """:raises ChannelError: when the message is malformed."""
     given = {}
     for row in message.get("groups", []):
         if not (isinstance(row, list) and len(row) == 2 and isinstance(row[1], str)):
-            raise ChannelError("a group that is over without its worker")
+            raise ChannelError("a finished adoption without its worker")
         given[takeover.read_id({"id": row[0]})] = row[1]
     return given
 
 
 def _restore(groups: dict[int, Group], message: Message, descriptors: list[int]) -> bool:
-    """Whether the descriptors are kept. What is there twice was just being moved to the end.
+    """Add a packet to the groups; returns whether the descriptors are kept. A packet that comes
+    twice was just being moved to the end.
 
-    :raises ChannelError: when it is not understood.
+    :raises ChannelError: when the message is malformed.
     """
     number = takeover.read_id(message)
     if message["type"] == "held" and len(descriptors) == 1:
@@ -257,9 +259,10 @@ def _restore_part(group: Group, part: recovery.Part, descriptors: list[int]) -> 
 
 
 def add_part(journal: Journal, part: recovery.Part, descriptors: list[int]) -> bool:
-    """What is there twice was just being moved to the end, or kept anew with what has changed.
+    """Add segments to a journal. A segment that comes twice was just being moved to the end, or
+    kept again with a change; its second descriptor is closed.
 
-    :returns: whether these are its descriptors; they are kept, or closed, then.
+    :returns: whether the descriptors were taken over.
     """
     if len(part.numbers) != len(descriptors):
         return False

@@ -1,9 +1,9 @@
-"""The journals of workers, see :mod:`supervisor_sio.common.recovery`: what they leave when they
-die, as long as they live.
+"""The journals of living workers, which are inherited when a worker dies. See
+:mod:`supervisor_sio.common.recovery`.
 
-A worker has its own journals, and those that it has inherited. The router has every segment of
-them open, and looks into none. A journal of which it cannot have all is of no use, so it keeps
-none of it then; when it had no descriptor free, the worker is asked again after a while.
+A worker has its own journals, and inherited ones. The router keeps every segment open, and reads
+none. An incomplete journal is useless, so if the router cannot keep a segment, it drops the whole
+journal; if it had no free descriptor, it asks the worker for the journal again after a while.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Journal:
     format: int
     #: Seconds that its clients have to come back.
     recovery: float
-    #: When its worker has died; by the host's monotonic clock. ``None`` while that lives.
+    #: When the worker that wrote it died, by the host's monotonic clock; ``None`` while it lives.
     died: Optional[float]
     #: The descriptors of the segments, by log and number.
     logs: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -40,9 +40,9 @@ class Journal:
         channel.close_all(self.descriptors)
 
     def take_from(self, other: Journal) -> list[int]:
-        """What this one lacks of another copy of it.
+        """Add the segments that only another copy of this journal has.
 
-        :return: the descriptors of the other one that are not needed; the rest are also this one's.
+        :return: descriptors of the other copy that are not needed; this journal has the others now.
         """
         both = []
         for log, segments in other.logs.items():
@@ -53,8 +53,8 @@ class Journal:
         return both
 
     def parts(self) -> Iterator[tuple[Part, list[int]]]:
-        """For messages with as many of its descriptors as one can have."""
-        died = self.died or 0.0  # only a shelf has those of workers that live
+        """Split the journal into parts, each with as many descriptors as a message can have."""
+        died = self.died or 0.0  # 0 only on the shelf, for a living worker
         for log, segments in self.logs.items():
             numbers = sorted(segments)
             for at in range(0, len(numbers), MAX_DESCRIPTORS):
@@ -65,16 +65,16 @@ class Journal:
 
 @dataclass
 class _Worker:
-    """One that is there."""
+    """A connected worker."""
 
     member: Member
     journals: dict[Source, Journal] = field(default_factory=dict)
-    #: Those of which nothing is kept.
+    #: Journals that were dropped.
     refused: set[Source] = field(default_factory=set)
-    #: Where they are on the shelf, and which are not as they are there.
+    #: Their numbers on the shelf, and those that have changed since they were put there.
     kept: dict[Source, int] = field(default_factory=dict)
     changed: set[Source] = field(default_factory=set)
-    #: When it is asked for all of them again, and how.
+    #: When the worker is asked for all journals again (0 for never), and its channel.
     again: float = 0.0
     carrier: Optional[Carrier] = None
 
@@ -88,8 +88,8 @@ class Shelf(Protocol):
 
 
 class Journals:
-    """:param shelf: has them, too, for the next router: also one whose worker dies meanwhile.
-    :param has_room: whether the router can have these descriptors, too.
+    """:param shelf: keeps the journals for the next router; ``None`` without one.
+    :param has_room: whether the router can keep these descriptors as well.
     :param now: seconds of the host's monotonic clock.
     """
 
@@ -106,35 +106,35 @@ class Journals:
         self._now = now
         #: By their tags.
         self._workers: dict[str, _Worker] = {}
-        #: How many there are.
+        #: The number of descriptors of all journals.
         self.descriptors = 0
-        #: Those of segments that are not needed, but on the shelf yet.
+        #: Descriptors of dropped segments that are still on the shelf.
         self._dropped: list[int] = []
-        #: When what the shelf had no room for is tried again.
+        #: When journals for which the shelf had no room are tried again.
         self._keep_again = math.inf
 
     def of(self, tag: str) -> list[Journal]:
-        """Those of the worker with this tag."""
+        """The journals of the worker with this tag."""
         worker = self._workers.get(tag)
         return list(worker.journals.values()) if worker is not None else []
 
     def channels(self, tag: str) -> list[str]:
-        """Of the relay, for which that worker keeps a journal."""
+        """The channels of the relay for which that worker writes a journal."""
         own = (journal.source for journal in self.of(tag) if journal.source.tag == tag)
         return [source.channel for source in own]
 
-    # --- what workers say -----------------------------------------------------------------
+    # --- messages from workers ------------------------------------------------------------
 
     def take(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
-        """A message ``journal``; whether its descriptor is kept.
+        """Handle a message ``journal``; returns whether its descriptor is kept.
 
-        :raises ChannelError: when it is not as it should be.
+        :raises ChannelError: when the message is malformed.
         """
         segment, tag = recovery.read_segment(message), _member(carrier).tag
         if len(descriptors) != 1:
             raise ChannelError("a segment of a journal without its memory")
         if (segment.died is None) is not (segment.source.tag == tag):
-            raise ChannelError("a journal of somebody else")
+            raise ChannelError("a journal of another worker")
         worker = self._worker(_member(carrier))
         if segment.source in worker.refused:
             return False
@@ -144,7 +144,7 @@ class Journals:
             return False
         segments = journal.logs.setdefault(segment.log, {})
         if segment.number in segments:
-            return False  # it is said again
+            return False  # it was sent again
         if len(segments) >= JOURNAL_SEGMENTS:
             self._refuse(carrier, worker, segment.source, again=False)
             return False
@@ -157,9 +157,9 @@ class Journals:
         return True
 
     def drop(self, carrier: Carrier, message: Message) -> None:
-        """A message ``journal-dropped``.
+        """Handle a message ``journal-dropped``.
 
-        :raises ChannelError: when it is not as it should be.
+        :raises ChannelError: when the message is malformed.
         """
         source, log, number = recovery.read_dropped(message)
         worker = self._workers.get(_member(carrier).tag)
@@ -170,9 +170,9 @@ class Journals:
             worker.changed.add(source)
 
     def lost_descriptor(self, carrier: Carrier, message: Message) -> None:
-        """This process had none free for what came with a message ``journal``.
+        """This process had no free descriptor for that of a message ``journal``.
 
-        :raises ChannelError: when it is not as it should be.
+        :raises ChannelError: when the message is malformed.
         """
         source = recovery.read_segment(message).source
         self._refuse(carrier, self._worker(_member(carrier)), source, again=True)
@@ -181,7 +181,7 @@ class Journals:
         return self._workers.setdefault(member.tag, _Worker(member))
 
     def _refuse(self, carrier: Carrier, worker: _Worker, source: Source, again: bool) -> None:
-        """Keep nothing of this journal."""
+        """Drop this journal."""
         self._refusals.count(reasons.JOURNAL_REFUSED, f"worker {worker.member.name}")
         journal = worker.journals.get(source)
         if journal is not None:
@@ -190,10 +190,10 @@ class Journals:
         if again and not worker.again:
             worker.again, worker.carrier = self._now() + JOURNAL_AGAIN, carrier
 
-    # --- what becomes of the workers ------------------------------------------------------
+    # --- events of workers ----------------------------------------------------------------
 
     def give(self, member: Member, journals: list[Journal]) -> None:
-        """That worker has inherited these."""
+        """A worker has inherited these journals."""
         worker = self._worker(member)
         for journal in journals:
             self.descriptors += len(journal.descriptors)
@@ -207,7 +207,7 @@ class Journals:
         self.keep()
 
     def leave(self, tag: str) -> list[Journal]:
-        """All that the worker with this tag had, which are the caller's from now on."""
+        """Remove the journals of the worker with this tag; the caller owns them from now on."""
         worker = self._workers.pop(tag, None)
         if worker is None:
             return []
@@ -217,7 +217,7 @@ class Journals:
         return journals
 
     def look(self) -> None:
-        """Once a second: what nobody can come back for, whom to ask again, and what to keep."""
+        """Called once a second: drop expired journals, and retry refused and unkept ones."""
         now = self._now()
         if now >= self._keep_again:
             self._keep_again = math.inf
@@ -241,7 +241,7 @@ class Journals:
     # --- for the next router ----------------------------------------------------------------
 
     def keep(self) -> None:
-        """What has changed since the last time, on the shelf."""
+        """Put the journals that have changed since the last time on the shelf."""
         old: list[int] = []
         for worker in self._workers.values():
             changed, worker.changed = worker.changed, set()
@@ -262,7 +262,7 @@ class Journals:
         self._dropped = []
 
     def _forget(self, worker: _Worker, sources: Iterable[Source]) -> None:
-        """Before its descriptors are closed, or somebody else's."""
+        """Remove journals from the shelf, before their descriptors are closed or given away."""
         if self._dropped:
             self.keep()
         kept = [worker.kept.pop(source) for source in sources if source in worker.kept]
@@ -271,8 +271,8 @@ class Journals:
 
 
 def _begin(worker: _Worker, segment: Segment) -> Optional[Journal]:
-    """A journal for it, if the worker can have one more. It inherits what has the format of its
-    own."""
+    """Begin the journal of a segment; ``None`` if the worker has too many journals, or journals of
+    another format."""
     same = all(other.format == segment.format for other in worker.journals.values())
     if not same or len(worker.journals) >= JOURNALS:
         return None
@@ -282,7 +282,7 @@ def _begin(worker: _Worker, segment: Segment) -> Optional[Journal]:
 
 
 def _member(carrier: Carrier) -> Member:
-    """:raises ChannelError: before it has said who it is."""
+    """:raises ChannelError: when the worker has not sent its hello."""
     if carrier.member is None:
-        raise ChannelError("a stranger with a journal")
+        raise ChannelError("a journal before a hello")
     return carrier.member

@@ -13,10 +13,10 @@ logger = logging.getLogger("supervisor_sio.router")
 
 
 class EventListener:
-    """Answers each event that comes; :mod:`.events` reads them.
+    """Receives and answers events, which :mod:`.events` parses.
 
-    :param take: does what an event says. A ``ValueError`` means that it is not supervisord's.
-    :param end: called when nobody, or not supervisord, is at the other end.
+    :param take: handles an event. A ``ValueError`` means that it does not come from supervisord.
+    :param end: called when the other end is closed, or is not supervisord.
     """
 
     def __init__(self, take: Callable[[Event], None], end: Callable[[], None]) -> None:
@@ -25,7 +25,7 @@ class EventListener:
         self._events = EventReader()
 
     def listen(self) -> None:
-        # Standard output is the protocol: let nobody else write there.
+        # Standard output carries the protocol: redirect all other output to stderr.
         self._out = os.dup(1)
         os.dup2(2, 1)
         os.set_blocking(0, False)
@@ -38,7 +38,7 @@ class EventListener:
         except BlockingIOError:
             return
         if not data:
-            logger.error("supervisord is gone, the router leaves too")
+            logger.error("supervisord is gone, so the router ends")
             self._leave()
             return
         try:
@@ -46,16 +46,16 @@ class EventListener:
                 self._take(event)
                 self._answer(RESULT_OK + READY)
         except ValueError as error:
-            logger.error("standard input is not supervisord's: %s", error)
+            logger.error("standard input does not come from supervisord: %s", error)
             self._leave()
 
     def _leave(self) -> None:
-        # What has ended is always ready to be read.
+        # A closed descriptor would stay readable.
         asyncio.get_running_loop().remove_reader(0)
         self._end()
 
     def _answer(self, data: bytes) -> None:
-        # A few bytes for each event supervisord waits for: the pipe has room.
+        # supervisord waits for each of these few bytes, so the pipe has room.
         try:
             os.write(self._out, data)
         except OSError as error:

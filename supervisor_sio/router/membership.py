@@ -1,7 +1,7 @@
-"""Which workers hear the relay, as the messages that tell each worker of it.
+"""The list of workers on the relay, as messages that the router sends to each worker. Pure.
 
-Pure. A version is encoded once for all workers: who knows the one before gets the
-difference, everybody else the whole.
+Each version is encoded once for all workers. A worker that has the previous version receives the
+difference, any other worker the whole list.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from typing import Any, Iterable, Optional
 
 from ..common import channel
 
-#: A worker: its tag, whether it is on another host, the channels that it hears, and whether
-#: the tag is an alias: another worker, or the router, has the sessions of one that has ended.
-#: Somebody hears under it, and nobody sends.
+#: A worker: its tag, whether it is on another host, the channels in which it receives, and whether
+#: the tag is an alias: its worker has ended, and another worker, or the router, has its sessions
+#: and receives under this tag; none sends under it.
 Row = list[Any]
 
 
 class Membership:
     def __init__(self) -> None:
-        #: Counts the changes; 0 before there is anything to tell.
+        #: The number of the version; 0 before the first one.
         self.version = 0
         self._rows: dict[str, Row] = {}
         self._difference: list[bytes] = []
         self._whole: Optional[list[bytes]] = None
 
     def set(self, rows: Iterable[Row]) -> None:
-        """Of two rows with one tag the last counts."""
+        """Set the rows; of two rows with the same tag, the last one counts."""
         new = {row[0]: row for row in rows}
         changed = [row for tag, row in new.items() if self._rows.get(tag) != row]
         gone = [tag for tag in self._rows if tag not in new]
@@ -37,7 +37,7 @@ class Membership:
         self._whole = None
 
     def since(self, version: int) -> list[bytes]:
-        """The messages for who was told that version; 0 for who was told none."""
+        """The messages for a worker that has this version; 0 for none."""
         if version and version == self.version - 1:
             return self._difference
         if self._whole is None:
@@ -46,7 +46,7 @@ class Membership:
 
 
 def _encode(rows: list[Row], gone: list[str], whole: bool) -> list[bytes]:
-    """Messages of which the first forgets what was told before, if they tell the whole."""
+    """Encode the messages; with ``whole``, the first tells the receiver to drop the old list."""
     parts: list[tuple[list[Any], list[Any]]] = []
     if gone:
         parts += [([], part) for part in channel.in_parts(gone)]

@@ -1,10 +1,10 @@
-"""The figures of the cluster as Prometheus has them.
+"""The figures of the cluster as metrics for Prometheus.
 
-The router's loop counts, and makes a snapshot at least once a second; the thread of
-:mod:`.exporter` turns the latest into metrics.
+The router's loop makes a snapshot at least once a second; the thread of :mod:`.exporter` turns the
+latest one into metrics.
 
-What a worker counts is a metric of that worker: it starts anew when the worker
-does, and goes on, unlike a sum, when the router is restarted.
+Figures that a worker counts are metrics of that worker: they start at zero with the worker, and,
+unlike sums, do not change when the router restarts.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .pool import Member
 
 PREFIX = "supervisor_sio_"
 
-#: What :attr:`Member.state` can be.
+#: The values of :attr:`Member.state`.
 _STATES = ("starting", "ready", "hung", "drained", "draining")
 
-#: Seconds from 100 µs, of a connection that is passed on at once, to ``hold_timeout``.
+#: From 100 µs, for a connection that is passed on at once, to the default of ``hold_timeout``.
 _HANDOVER_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -45,25 +45,25 @@ _WORST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 _FAMILIES: Mapping[Kind, Any] = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
 
-#: Of each event: name, help, and value.
+#: The metrics of an event: name, help, and value.
 _EVENTS: Sequence[tuple[str, str, Callable[[EventRow], float]]] = (
     ("worker_event_handlers", "Calls of the event's handler.", lambda row: row.calls),
     (
         "worker_event_handler_seconds",
-        "Time that the event's handler took in all, also while it waited.",
+        "Total time of these calls, including the time that they waited.",
         lambda row: row.microseconds / 1e6,
     ),
     ("worker_event_handler_failures", "Calls that raised.", lambda row: row.failures),
 )
 
-#: Figures that nobody counts, by a worker's pid, in the unit of the metric.
+#: Figures that are read from a worker's process by its pid, in the unit of the metric.
 _OF_PROCESS: Mapping[str, Callable[[int], float]] = {
     "memory": lambda pid: process_memory(pid) * 1024
 }
 
 
 class Metrics(Collector):
-    """Everything that is exported. The loop calls the methods, a thread collects."""
+    """All metrics. The router's loop calls the methods, the exporter's thread collects."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
@@ -71,7 +71,7 @@ class Metrics(Collector):
         self._started = time.time()
         self._handover = Histogram(
             f"{PREFIX}handover_seconds",
-            "From accepting a connection, or getting it back, to its having been sent to a worker.",
+            "Time from accepting a connection, or getting it back, to sending it to a worker.",
             buckets=_HANDOVER_BUCKETS,
             registry=self.registry,
         )
@@ -84,7 +84,7 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)
 
     def handed_over(self, seconds: float) -> None:
-        """A connection took so long to get to its worker."""
+        """Count a connection that took this long to reach its worker."""
         self._handover.observe(seconds)
 
     def reported(self, member: Member) -> None:
@@ -93,14 +93,14 @@ class Metrics(Collector):
             worst.reported(member)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Once a second, and when workers come, go, or are drained."""
+        """Called once a second, and when workers join, leave, or are drained."""
         self.snapshot = snapshot
         names = {member.name for member in snapshot.members}
         for worst in self._worst:
             worst.keep(names)
 
     def tick(self) -> None:
-        """Once a second, after :meth:`update`."""
+        """Called once a second, after :meth:`update`."""
         for worst in self._worst:
             worst.tick()
 
@@ -108,7 +108,7 @@ class Metrics(Collector):
         snapshot = self.snapshot
         yield InfoMetricFamily(
             f"{PREFIX}build",
-            "Version of supervisor-sio and of Python.",
+            "Versions of supervisor-sio and Python.",
             {"version": __version__, "python": platform.python_version()},
         )
         yield _gauge(
@@ -118,14 +118,14 @@ class Metrics(Collector):
         yield from _of_relay(snapshot)
         yield from _of_queue(snapshot.queue)
         yield from _of_tasks(snapshot)
-        # By name, as a series must be there once.
+        # One member for each name, because a series must be unique.
         workers = {member.name: member for member in snapshot.members}
         yield from _of_workers(list(workers.values()))
         yield from _of_events(list(workers.values()))
 
 
 class _Worst:
-    """A histogram of the worst that each worker has reported in each second."""
+    """A histogram of the worst value that each worker has reported in each second."""
 
     def __init__(self, figure: Figure, metric: WorkerMetric, registry: CollectorRegistry) -> None:
         self._figure = figure
@@ -146,7 +146,7 @@ class _Worst:
         self._worst[member.name] = max(worst, member.count(self._figure))
 
     def keep(self, names: set[str]) -> None:
-        """Forget all other workers."""
+        """Drop all other workers."""
         for name in self._known - names:
             self._histogram.remove(name)
         self._known &= names
@@ -165,15 +165,15 @@ def _of_router(snapshot: Snapshot) -> Iterable[Metric]:
     )
     yield _counter(
         "connections_handed_back",
-        "Connections that a worker gave back, to be passed to another.",
+        "Connections that a worker handed back, to be passed to another.",
         snapshot.handed_back,
     )
-    yield _gauge("connections_waiting", "Connections that no worker has yet.", snapshot.waiting)
-    yield _by_reason("connections_refused", "Connections turned away.", snapshot.refused)
+    yield _gauge("connections_waiting", "Connections that wait for a worker.", snapshot.waiting)
+    yield _by_reason("connections_refused", "Connections refused.", snapshot.refused)
     yield _counter(
         "sessions_passed_on", "Sessions that workers passed on when they ended.", snapshot.passed_on
     )
-    yield _gauge("sessions_held", "Sessions that no worker has adopted yet.", snapshot.held)
+    yield _gauge("sessions_held", "Sessions that wait to be adopted.", snapshot.held)
     yield _by_reason(
         "sessions_not_moved",
         "Sessions closed because they could not be moved to another worker.",
@@ -181,7 +181,7 @@ def _of_router(snapshot: Snapshot) -> Iterable[Metric]:
     )
     yield _by_reason(
         "clients_not_recovered",
-        "Clients that came back, and got a new session.",
+        "Clients that came back and got a new session.",
         snapshot.not_recovered,
     )
     if snapshot.recycled:
@@ -205,7 +205,7 @@ def _of_relay(snapshot: Snapshot) -> Iterable[Metric]:
 
 
 def _of_queue(counted: Mapping[str, Any]) -> Iterable[Metric]:
-    """Nothing is known of the queue of a host that has none."""
+    """The metrics of the queue; without ``message_queue``, they have no values."""
     connected = counted.get("connected")
     yield _gauge("queue_connected", "Whether message_queue can be reached.", connected)
     for figure in figures.QUEUE:
@@ -215,7 +215,7 @@ def _of_queue(counted: Mapping[str, Any]) -> Iterable[Metric]:
 
 
 def _of_tasks(snapshot: Snapshot) -> Iterable[Metric]:
-    """Nothing of a cluster that has none."""
+    """The metrics of tasks, if there are any."""
     if not snapshot.tasks:
         return
     names = {member.tag: member.name for member in snapshot.members}
@@ -251,7 +251,7 @@ def _of_workers(members: list[Member]) -> Iterable[Metric]:
 
 
 def _of_events(members: list[Member]) -> Iterable[Metric]:
-    """Nothing without ``event_metrics``."""
+    """The metrics of events, with ``event_metrics``."""
     if not any(member.events for member in members):
         return
     for name, help, value in _EVENTS:
@@ -265,7 +265,7 @@ def _of_events(members: list[Member]) -> Iterable[Metric]:
 
 
 def _of_each(figure: Figure, metric: WorkerMetric, members: list[Member]) -> Metric:
-    """A figure of the table, of each worker."""
+    """The metric of a figure, with a value for each worker."""
     family: Any = _FAMILIES[metric.kind](f"{PREFIX}{metric.name}", metric.help, labels=["worker"])
     for member in members:
         if figure.source is Source.PROCESS:

@@ -1,25 +1,26 @@
-"""Giving each connection to a worker, or letting it wait for one.
+"""Place each connection at a worker, or let it wait for one.
 
-What becomes of a connection:
+When a connection waits:
 
 ========================================  =================================================
 its request                               waits
 ========================================  =================================================
-needs no session                          while no worker takes new ones
+needs no session                          while no worker takes new sessions
 opens a session                           likewise; and for up to ``spread_timeout`` while
-                                          those that take them have their share, and others
+                                          the ready workers have their share and others
                                           start, see :mod:`.spreading`
 belongs to a session                      while its worker hangs or its channel is full;
                                           in the first seconds of a router also for a
-                                          worker that is not back yet
+                                          worker that has not connected yet
 belongs to a session that is held         until a worker has adopted it, see :mod:`.held`
-none yet: idle                            as the first, and makes room for requests; its
-                                          request is read when it comes, as it may be for a
-                                          worker that takes no new sessions any more
+has not come yet (idle)                   as the first; idle connections are dropped first
+                                          when others need room. The router reads the
+                                          request when it comes, because it may be for a
+                                          worker that takes no new sessions
 ========================================  =================================================
 
-Whoever waits has ``hold_timeout`` seconds, or as long as its session is held, is let go
-when its client leaves, and counts for ``max_pending``.
+A connection waits for ``hold_timeout`` seconds, or while its session is held. It counts for
+``max_pending``, and is dropped when its client closes it.
 """
 
 from __future__ import annotations
@@ -42,23 +43,23 @@ from .waiting import Waiting
 
 logger = logging.getLogger("supervisor_sio.router")
 
-#: Seconds after its start in which a router waits for workers that lived
-#: through the one before it, before it calls their sessions unknown.
+#: Seconds after its start for which a router waits for workers of the router before it to connect,
+#: before it treats their sessions as unknown.
 REJOIN_TIME = 2.0
 
-#: Seconds in which the clients of a worker that was stopped come back: socket.io-client waits
-#: for one, more or less, and for five when it has failed before.
+#: Seconds within which the clients of a stopped worker reconnect: socket.io-client waits for about
+#: one, and for five after failed attempts.
 _COME_BACK = 5.0
 
-#: Seconds between two looks at who waits, to keep them for the next router.
+#: Minimum seconds between two times that waiting connections are kept for the next router.
 _KEEP_INTERVAL = 0.05
 
-#: Seconds between looks at all who wait for those whose client has gone.
+#: Minimum seconds between two checks for waiting connections whose client has closed them.
 _LOOK = 0.1
 
 
 class Entrance(Protocol):
-    """Who reads requests, and turns connections away."""
+    """Reads requests, and refuses connections; see :mod:`.entrance`."""
 
     def examine_again(self, connection: Connection) -> None: ...
 
@@ -68,10 +69,10 @@ class Entrance(Protocol):
 
 
 class Carrier(Protocol):
-    """The way to one worker."""
+    """The channel to one worker."""
 
     def hand_over(self, connection: Connection) -> bool:
-        """Whether the connection is dealt with. If not, the worker is busy, or not there."""
+        """Hand a connection over; false if the worker is busy, or gone."""
         ...
 
 
@@ -79,8 +80,8 @@ class Placement:
     """Places connections on the workers of a pool.
 
     :param hold_timeout: seconds that a connection waits for a worker.
-    :param spread_timeout: seconds that one waits for workers that start, when the first is there.
-    :param shelf: keeps those who wait for the next router, should this one die.
+    :param spread_timeout: seconds that new sessions wait for starting workers.
+    :param shelf: keeps waiting connections for the next router, in case this one dies.
     """
 
     def __init__(
@@ -107,10 +108,10 @@ class Placement:
         self._spread_timeout = spread_timeout
         self._spreading = Spreading()
         self._spreading_ends: Optional[asyncio.TimerHandle] = None
-        #: The worker that was stopped last and whose clients come back to any, and when it left.
+        #: The name of the last stopped worker without takeover, and when it left.
         self._stopped: tuple[str, float] = "", 0.0
-        #: Idle connections that wait, by descriptor; and who sees what comes on them, from the
-        #: first one on.
+        #: Waiting idle connections by descriptor, and what reports their requests (made with the
+        #: first one).
         self._idle: dict[int, Connection] = {}
         self._readable: Optional[Readable] = None
         #: Set once, before the first connection.
@@ -135,12 +136,12 @@ class Placement:
         self._pool.remove(member)
         for tag in tags:
             self.released(tag)
-        # Later: this may be in the middle of placing, when many workers die together.
+        # Later, because this may be called from within placing when many workers die together.
         self._loop.call_soon(self.place_held)
 
     def released(self, tag: str) -> None:
-        """The sessions with this tag have left a worker, or the router: unless somebody has
-        them, who waits for them may go to anybody, who can say so."""
+        """The sessions with this tag have left a worker, or the router. If no worker has them now,
+        their waiting requests may go to any worker, which answers that the session is unknown."""
         if tag not in self._pool.held and self._pool.owner(tag) is None:
             self.waiting.for_anybody(tag)
 
@@ -149,7 +150,7 @@ class Placement:
         return self._pool.owner(tag)
 
     def expects(self, tag: str) -> bool:
-        """Whether there may be an owner soon: of workers that lived through another router."""
+        """Whether an owner of this tag may connect soon: a worker of the router before this one."""
         return self._pool.knows(tag) or self._new(time.monotonic())
 
     def _new(self, now: float) -> bool:
@@ -163,13 +164,13 @@ class Placement:
             self._begin_to_spread()
 
     def not_starting(self, name: str) -> None:
-        """Nobody needs to wait for that worker."""
+        """That worker will not become ready, so no session waits for it."""
         if name in self._spreading.starting:
             self._spreading.starting.remove(name)
             self.place_held()
 
     def ready(self, member: Member) -> None:
-        """A worker takes connections from now on; those who waited may go to it."""
+        """A worker takes connections from now on; place the waiting ones."""
         self._spreading.starting.discard(member.name)
         if not any(other.eligible for other in self._pool if other is not member):
             self._begin_to_spread()
@@ -189,12 +190,12 @@ class Placement:
         self._spreading.end()
 
     def _spread_no_more(self) -> None:
-        """Who waits yet is for those that are there."""
+        """Stop waiting for starting workers, and place waiting connections at the ready ones."""
         self._end_spreading()
         self.place_held()
 
     def resume(self, member: Member) -> None:
-        """A worker can be given connections again."""
+        """A worker can receive connections again."""
         now = time.monotonic()
         for tag in member.tags:
             while member.reachable:
@@ -206,12 +207,12 @@ class Placement:
     # --- connections ----------------------------------------------------------------
 
     def place(self, connection: Connection, deadline: Optional[float] = None) -> None:
-        """Hand over now, or hold.
+        """Hand a connection over, or let it wait.
 
-        :param deadline: of one that has waited before, by the monotonic clock.
+        :param deadline: of a connection that has waited before, by the monotonic clock.
         """
         now = time.monotonic()
-        # Who has waited for a share that is free now comes first.
+        # Connections that have waited longer come first.
         behind = (
             self._spreading.on and connection.kind is HANDSHAKE and bool(self.waiting.handshakes)
         )
@@ -235,9 +236,9 @@ class Placement:
             self.place_held()
 
     def place_held(self) -> None:
-        """Those who may go to any worker, oldest first."""
+        """Place the waiting connections that may go to any worker, oldest first."""
         if self._placing:
-            return  # the call that is at it goes on
+            return  # called from within itself
         self._placing = True
         try:
             now = time.monotonic()
@@ -249,7 +250,7 @@ class Placement:
             self._placing = False
 
     def tick(self) -> None:
-        """Once a second: deadlines, and clients that have gone."""
+        """Called once a second: check deadlines, and drop connections whose client has gone."""
         now = time.monotonic()
         self._sweep(now)
         if not self._new(now):
@@ -258,18 +259,18 @@ class Placement:
         self.place_held()
         overdue = self.waiting.overdue(now)
         if self._spreading.on and any(one.kind is HANDSHAKE for one in overdue):
-            self._spread_no_more()  # rather than to none
+            self._spread_no_more()  # exceed the shares rather than refuse a session
             overdue = self.waiting.overdue(now)
         for connection in overdue:
             if connection.tag in self._pool.held:
-                continue  # which has a deadline of its own
+                continue  # held sessions have their own deadline
             self._remove(connection)
             self._turn_away(connection, reasons.HOLD_TIMEOUT)
         if not self._spreading.on:
             self._tell_of_stuck_ones()
 
     def _tell_of_stuck_ones(self) -> None:
-        # Those for sessions that are held do not wait for long, and that is as it should be.
+        # Not those of held sessions, whose wait is short and expected.
         stuck = len(self) - sum(self.waiting.count_for(tag) for tag in self._pool.held)
         if bool(stuck) is not self._told:
             self._told = not self._told
@@ -281,12 +282,12 @@ class Placement:
                 logger.info("no connection waits any more")
 
     def keep(self) -> None:
-        """Keep those who wait for the next router."""
+        """Keep the waiting connections for the next router."""
         if self._shelf is not None and not self._closed:
             self._shelf.keep(self.waiting)
 
     def release(self) -> list[Connection]:
-        """The router is about to end: who waits is somebody else's from now on."""
+        """The router ends: return the waiting connections to the caller."""
         self._closed = True
         self._idle.clear()
         if self._readable is not None:
@@ -295,7 +296,7 @@ class Placement:
         return list(waiting)
 
     def close(self) -> None:
-        """The router is about to end, and nobody can wait any more."""
+        """The router ends, and no router follows: refuse the waiting connections."""
         self._closed = True
         if self._shelf is not None:
             self._shelf.clear()
@@ -304,8 +305,11 @@ class Placement:
             self._turn_away(connection, reasons.ROUTER_STOPPING)
 
     def make_room(self, network: str) -> bool:
-        """Let go of one that loses nothing by it, of all whose client has gone, or of one
-        of a network that has more than its share when this one has not; if any."""
+        """Make room for a connection of this network; returns whether there is room now.
+
+        Drops an idle connection, or those whose client has gone, or refuses one of a network that
+        has more than its share, if this network has not.
+        """
         idle = self.waiting.first_idle()
         if idle is not None:
             self._remove(idle)
@@ -321,11 +325,11 @@ class Placement:
         return True
 
     def _make_room_for(self, connection: Connection) -> bool:
-        # An idle one makes nobody leave.
+        # An idle connection does not displace others.
         return connection.kind is not None and self.make_room(connection.network)
 
     def _sweep(self, now: float) -> bool:
-        """Let go of those whose client has gone; whether there was one."""
+        """Drop the connections whose client has gone; returns whether there was one."""
         if not len(self) or now - self._looked < _LOOK:
             return False
         self._looked = now
@@ -336,7 +340,7 @@ class Placement:
         return bool(gone)
 
     def _watch(self, connection: Connection) -> None:
-        """Of one that is idle: its request may be for a worker that takes that at once."""
+        """Watch an idle connection: its request may be for a worker that can take it at once."""
         if connection.kind is not None:
             return
         if self._readable is None:
@@ -344,8 +348,8 @@ class Placement:
         descriptor = connection.sock.fileno()
         try:
             self._readable.add(descriptor)
-        except OSError:  # as for descriptors, there is a limit of them: epoll(7)
-            return  # a worker will read it
+        except OSError:  # the limit of watched descriptors is reached: epoll(7)
+            return  # a worker will read the request
         self._idle[descriptor] = connection
 
     def _unwatch(self, connection: Connection) -> None:
@@ -354,29 +358,29 @@ class Placement:
             self._readable.remove(descriptor)
 
     def _remove(self, connection: Connection) -> None:
-        """It waits no more, here or for the next router."""
+        """Stop waiting."""
         self._unwatch(connection)
         self.waiting.remove(connection)
 
     def _examine_idle(self, descriptor: int) -> None:
         connection = self._idle.get(descriptor)
         if connection is None:
-            return  # it has gone in the same turn
+            return  # it was removed in the same turn
         if self._shelf is not None:
-            # Before it is read: the next router must not find it without that.
+            # Before its bytes are read: the next router must not find it without them.
             self._shelf.clear()
         self._remove(connection)
         self.entrance.examine_again(connection)
 
     def _take(self, connection: Connection, now: float) -> bool:
-        """Place one that waits; whether it waits no more."""
+        """Place a waiting connection; false if it must keep waiting."""
         if not self._placed(connection, now, waited=True):
             return False
         self.waiting.remove(connection)
         return True
 
     def _placed(self, connection: Connection, now: float, waited: bool = False) -> bool:
-        # Each turn but the last, a worker is found busy or gone.
+        # Each turn but the last finds a chosen worker busy or gone.
         while True:
             member = self._choose(connection, now, waited)
             if member is None or not member.reachable:
@@ -384,7 +388,7 @@ class Placement:
             if waited:
                 self._unwatch(connection)
                 if self._shelf is not None:
-                    # Before a worker has it: the next router must not find it, too.
+                    # Before a worker has it: the next router must not find it as well.
                     self._shelf.clear()
             if self._carriers[member.tag].hand_over(connection):
                 if connection.kind is HANDSHAKE:
@@ -399,7 +403,7 @@ class Placement:
             owner = self._pool.owner(connection.tag)
             if owner is not None or self._waits_for(connection, now):
                 return owner
-            # Nobody's session any more: any worker can say so.
+            # An unknown session: any worker can answer that.
             return self._pool.place_plain()
         if connection.kind is not HANDSHAKE:
             return self._pool.place_plain()
@@ -409,7 +413,7 @@ class Placement:
         return self._pool.place_handshake(self._spreading.with_room(self._pool.eligible, waiting))
 
     def _waits_for(self, connection: Connection, now: float) -> str:
-        """The tag of the only worker that may serve it; empty when any may."""
+        """The tag of the only worker that may serve the connection; empty when any may."""
         if connection.kind is not SESSION or not connection.tag:
             return ""
         if connection.tag in self._pool.held or self._new(now):

@@ -1,7 +1,7 @@
-"""The workers a router knows, and which of them gets the next connection.
+"""The workers that a router knows, and the choice of a worker for the next connection. Pure.
 
-Pure: no sockets here. A worker counts as *ready* from its ``ready`` message
-until it drains, is being stopped, or its channel closes.
+A worker counts as *ready* from its ``ready`` message until it drains, is being stopped, or its
+channel closes.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ class Member:
     release: str = ""
     ready: bool = False
     draining: bool = False
-    #: The operator wants no new sessions here; the worker itself knows nothing of it.
+    #: Drained by the operator: it gets no new sessions. The worker itself is not told.
     drained: bool = False
-    #: It reports no more: a handler that does not let others run, or a process that is stopped.
+    #: It no longer reports: a handler blocks its loop, or its process is stopped.
     hung: bool = False
     #: Seconds without a report, while it hangs.
     silent: int = 0
     #: Its channel is full until it reads.
     busy: bool = False
-    #: As the worker last reported them, by name; replaced by each report, never changed.
+    #: The figures of its last report, by name; each report replaces the mapping.
     figures: Mapping[str, int] = field(default_factory=dict)
-    #: Of the events of its clients, the same, with ``event_metrics``.
+    #: The figures of its clients' events, with ``event_metrics``.
     events: Sequence[EventRow] = ()
-    #: Channels of the relay on which it hears the others; none before it is ready.
+    #: Channels of the relay in which it receives; none before it is ready.
     channels: list[str] = field(default_factory=list)
     #: The format of the sessions that it adopts; 0 when it adopts none.
     takes: int = 0
     #: The format of the journals that it inherits; 0 when it has no recovery.
     recovers: int = 0
-    #: Tags of workers before it whose sessions it has adopted.
+    #: Tags of earlier workers whose sessions it has adopted.
     adopted: list[str] = field(default_factory=list)
     #: When it last reported, by the loop's clock.
     reported_at: float = 0.0
@@ -51,22 +51,22 @@ class Member:
     handshakes: int = 0
 
     def hangs(self, silent: float) -> None:
-        """It has not reported for so many seconds."""
+        """Note that it has not reported for so many seconds."""
         self.hung, self.silent = True, int(silent)
 
     def is_back(self) -> None:
-        """It has reported again."""
+        """Note that it has reported again."""
         self.hung, self.silent = False, 0
 
     @property
     def load(self) -> int:
-        """Sessions, with those that are still on their way to the worker."""
+        """The number of sessions, with those in transit to the worker."""
         get = self.figures.get
         coming = self.handshakes - get("handshakes_seen", 0)
         return get("sessions", 0) + (coming if coming > 0 else 0)
 
     def count(self, figure: Figure) -> int:
-        """What the worker has reported, or the router has counted for it."""
+        """The value of a figure that the worker has reported, or the router has counted."""
         if figure.source is Source.ROUTER:
             count: int = getattr(self, figure.name)
             return count
@@ -74,7 +74,7 @@ class Member:
 
     @property
     def tags(self) -> list[str]:
-        """Those in the ids of its sessions."""
+        """The tags in the ids of its sessions."""
         return [self.tag, *self.adopted]
 
     @property
@@ -102,10 +102,10 @@ class Pool:
     """All workers with an open channel, by their tags."""
 
     method: str
-    #: The tags of sessions that the router holds: no worker has them now.
+    #: The tags of sessions that the router holds, so that no worker has them.
     held: set[str] = field(default_factory=set)
     _members: dict[str, Member] = field(default_factory=dict)
-    #: By tags that are not their own.
+    #: Members by their adopted tags.
     _adopters: dict[str, Member] = field(default_factory=dict)
     _turn: int = 0
     _plain_turn: int = 0
@@ -122,7 +122,7 @@ class Pool:
         self.adopted(member, [])
 
     def adopted(self, member: Member, tags: list[str]) -> None:
-        """These, and no others, are the tags of others whose sessions the worker has."""
+        """Set the adopted tags of a worker."""
         for tag in member.adopted:
             if self._adopters.get(tag) is member:
                 del self._adopters[tag]
@@ -130,18 +130,18 @@ class Pool:
         self._adopters.update(dict.fromkeys(tags, member))
 
     def owner(self, tag: str) -> Optional[Member]:
-        """The living worker with this tag, draining or not, if its sessions are there."""
+        """The worker that has the sessions with this tag, if it is connected and ready."""
         if tag in self.held:
             return None
         member = self._members.get(tag) or self._adopters.get(tag)
         return member if member is not None and member.ready else None
 
     def knows(self, tag: str) -> bool:
-        """Whether a worker has this tag, which may not be ready again yet."""
+        """Whether a connected worker has this tag; it may not be ready yet."""
         return tag in self._members or tag in self._adopters
 
     def named(self, name: str) -> list[Member]:
-        """The workers that run under this Supervisor name; more than one only in passing."""
+        """The workers with this Supervisor name; more than one only during a restart."""
         return [member for member in self if member.name == name]
 
     def _placeable(self) -> list[Member]:
@@ -149,13 +149,13 @@ class Pool:
 
     @property
     def eligible(self) -> list[str]:
-        """The tags of workers that take new sessions, now or when they read again."""
+        """The tags of workers that take new sessions, now or when their channel has room."""
         return [member.tag for member in self._members.values() if member.eligible]
 
     def place_handshake(self, among: Optional[AbstractSet[str]] = None) -> Optional[Member]:
-        """The worker for a new session, by the chosen method; ``None`` while there is none.
+        """Choose the worker for a new session by the option ``balance``; ``None`` if none is free.
 
-        :param among: only one with one of these tags; ``None`` for any.
+        :param among: choose among workers with these tags; ``None`` for all.
         """
         members = self._placeable()
         if among is not None:
@@ -167,7 +167,7 @@ class Pool:
         return chosen
 
     def place_plain(self) -> Optional[Member]:
-        """The worker for a connection that opens no session: each in its turn."""
+        """Choose the worker for a connection that opens no session: each worker in turn."""
         members = self._placeable()
         if not members:
             return None

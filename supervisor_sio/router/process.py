@@ -1,4 +1,4 @@
-"""The router process as a whole: its parts, how they are connected, and its end."""
+"""The router process: creates and connects its parts, runs and ends them."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("supervisor_sio.router")
 
-#: Seconds over which changes of the workers are gathered into one set of figures.
+#: Minimum seconds between two sets of figures after changes of the workers.
 _GATHER = 0.05
 
-#: Seconds for the last answers to get through TLS.
+#: Seconds for the last answers to pass through TLS.
 _LAST_ANSWERS = 0.1
 
 
 class Router:
-    """All parts, for as long as the process lives; ``run`` gives the exit status.
+    """All parts of the process; :meth:`run` returns the exit status.
 
     :raises OSError: when a certificate cannot be read.
     """
 
     def __init__(self, run_dir: RunDir, supervisord: socket.socket, welcome: Packet) -> None:
         settings = welcome.message
-        # Supervisor's levels have the numbers of logging's, and two below DEBUG.
+        # Supervisor's levels have the numbers of logging's levels, and two below DEBUG.
         logging.getLogger("supervisor_sio").setLevel(settings["log_level"])
         descriptors = welcome.descriptors
         files = [descriptors.pop() for _ in HOST_FILES if settings["message_queue"]][::-1]
@@ -74,7 +74,7 @@ class Router:
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._supervisord = SupervisordChannel(supervisord, self._execute)
         self._events = EventListener(self._take_event, lambda: self._stop(1))
-        #: Whether supervisord stops this process; its signal comes after that word.
+        #: Whether supervisord stops this process; it says so before it sends the signal.
         self._stop_wanted = False
         self._listeners = [socket.socket(fileno=descriptor) for descriptor in listeners]
         tls_files = (settings["tls_certfile"], settings["tls_keyfile"])
@@ -98,17 +98,17 @@ class Router:
         cluster = run_dir.read_cluster()
         self._stand_ins = StandIns(run_dir, cluster)
         held_shelf = HeldShelf(socket.socket(fileno=into_held), socket.socket(fileno=out_of_held))
-        # TLS ends in this process, and cannot outlive it.
+        # With TLS, connections end with this process, and the next router cannot continue them.
         outlived = self._terminator is None
         self._placement = Placement(
             self._pool,
             settings["hold_timeout"],
             self._max_pending,
             self._shelf if outlived else None,
-            # supervisord may run an older version, which does not say who starts, either.
+            # A supervisord of an older version has neither this option nor ``running``.
             settings.get("spread_timeout", 0.0),
         )
-        for name in settings.get("running", ()):  # they join soon, or when they are ready
+        for name in settings.get("running", ()):  # these will connect soon
             self._placement.starting(name)
         self._held = Held(
             pool=self._pool,
@@ -123,7 +123,7 @@ class Router:
             members_changed=lambda: self._workers.members_changed(),
             all_stops=self._all_stops,
         )
-        #: Processes that are workers, by Supervisor's name.
+        #: Supervisor's names of processes that are workers.
         self._names: set[str] = set(settings["workers"])
         self._entrance = Entrance(
             paths=tuple(path.encode() for path in settings["path"]),
@@ -142,14 +142,14 @@ class Router:
         )
         self._placement.entrance = self._entrance
         self._exporter: Optional[Exporter] = None
-        #: Workers that supervisord has recycled, by reason; one of an older version says nothing.
+        #: Workers that supervisord has recycled, by reason; not sent by an older version.
         self._recycled: dict[str, int] = dict(settings.get("recycled", {}))
-        #: Options that this Python cannot do, and why.
+        #: Options for which this Python lacks a package, with the reason.
         self._faults: list[str] = []
         if metrics is not None:
             sock = socket.socket(fileno=metrics)
             try:
-                from .exporter import Exporter  # takes prometheus_client along
+                from .exporter import Exporter  # imports prometheus_client, so only when needed
             except ImportError:
                 sock.close()
                 self._fault(
@@ -164,7 +164,7 @@ class Router:
             placement=self._placement,
             welcome={
                 "run_once": True,
-                # supervisord may run an older version.
+                # A supervisord of an older version does not have these options.
                 "access_log": settings.get("access_log", False),
                 "event_metrics": settings.get("event_metrics", False),
                 **{
@@ -178,7 +178,8 @@ class Router:
             place_again=self._place_again,
             drained=lambda name, pid: self._commands.is_drained(name, pid),
             refusals=self._refusals,
-            # Most go on at once, so they may have what new ones may not.
+            # Connections that workers hand back may use a part of the reserve, because most are
+            # handed over again at once.
             ceiling=lambda: ceiling(self._reserve() - RESERVE // 2),
             changed=Throttle(self._loop, _GATHER, self._send_figures),
             members_here=self._members_here,
@@ -220,7 +221,7 @@ class Router:
     def _make_bridge(
         self, settings: Message, run_dir: RunDir, cluster: ClusterInfo, files: list[int]
     ) -> Optional[Bridge]:
-        from ..bridge.bridge import Bridge  # takes python-socketio along
+        from ..bridge.bridge import Bridge  # imports python-socketio, so only when needed
 
         try:
             make_client(settings["message_queue"])
@@ -236,7 +237,7 @@ class Router:
         )
 
     def _fault(self, option: str, reason: str) -> None:
-        """Clients are served all the same; the status says what is missing."""
+        """Report an option that does not work; clients are served all the same."""
         self._faults.append(f"{option}: {reason}")
         logger.error("%s %s: %s", clusters.section(), option, reason)
 
@@ -260,8 +261,7 @@ class Router:
         self._entrance.close()
         self._supervisord.read()
         if self._supervisord.open and not self._workers.all_stop and self._terminator is None:
-            # Another router is about to start, or will be some time, as for those who
-            # wait in the kernel.
+            # Another router will start, now or later; new clients wait for it in the kernel.
             self._shelf.keep([*self._placement.release(), *self._entrance.release()])
             self._held.release()
         else:
@@ -277,11 +277,11 @@ class Router:
         await self._emitter.close()
         self._registrar.close()
         self._relay.close()
-        self._supervisord.read()  # the workers may be next
+        self._supervisord.read()  # supervisord may have said that it stops all workers, too
         return status
 
     def _take_over(self) -> None:
-        """Those who waited at the router before this one wait on."""
+        """Continue with the connections that waited at the router before this one."""
         kept = self._shelf.take()
         for connection, deadline in kept:
             if connection.kind is None and (connection.prefix or connection.proxy_header_due):
@@ -297,7 +297,8 @@ class Router:
             self._stopped.set_result(status)
 
     def _stop_by_signal(self, number: int) -> None:
-        """Status 0 only if supervisord wants it: after that it would not start a router again."""
+        """Exit with status 0 only if supervisord stops this process: it does not restart the router
+        after status 0."""
         self._supervisord.read()
         if not self._stop_wanted:
             logger.warning("stopped by %s, not by supervisord", signal.Signals(number).name)
@@ -314,7 +315,7 @@ class Router:
         return self._workers.all_stop
 
     def _call_soon(self, call: Callable[[Any], None], argument: Any) -> None:
-        """From a thread of the bridge, which may live a little longer than the loop."""
+        """Call from a thread of the bridge, which may run a little longer than the loop."""
         try:
             self._loop.call_soon_threadsafe(call, argument)
         except RuntimeError:
@@ -332,15 +333,15 @@ class Router:
         )
 
     def _place_again(self, connection: Connection) -> None:
-        """A connection that a worker gave back, or that was on its way to a lost one."""
+        """Place a connection that a worker handed back, or that was in transit to a lost worker."""
         if connection.kind is None and connection.prefix:
             self._entrance.examine_again(connection)
         else:
-            # Its request is known, or it is idle: any worker can wait for the next one.
+            # Its request is known, or it is idle, so that any worker can read its next request.
             self._placement.place(connection)
 
     def _tick(self) -> None:
-        """Once a second: deadlines, and the figures for supervisord."""
+        """Called once a second: check deadlines, and send the figures to supervisord."""
         self._loop.call_later(1.0, self._tick)
         self._entrance.expire(time.monotonic())
         self._placement.tick()
@@ -350,28 +351,28 @@ class Router:
         if self._exporter is not None:
             self._exporter.metrics.tick()
         if not self._relay.alive:
-            logger.critical("the relay has stopped, the router leaves to start afresh")
+            logger.critical("the relay has stopped, so the router ends and is restarted")
             self._stop(1)
 
     # --- supervisord ----------------------------------------------------------
 
     def _take_event(self, event: Event) -> None:
-        """:raises ValueError: when it is not supervisord's."""
+        """:raises ValueError: when the event does not come from supervisord."""
         if event.name == "PROCESS_STATE_FATAL" and event.process in self._names:
             self._held.no_successor(event.process)
         if event.name == "PROCESS_STATE_STOPPING":
-            # The worker will say so itself, but this may come first. Or late:
-            # while this process is new, events wait until it counts as
-            # running. Then there may be a successor of the same name.
+            # The worker will say so itself, but this may come first. It may also come late, because
+            # events wait until this process counts as running; then the pid tells the worker from a
+            # successor of the same name.
             self._workers.stopping(int(event.values.get("pid", "")))
 
     def _execute(self, command: Message) -> None:
-        """:raises CommandError: when it cannot be done."""
+        """:raises CommandError: when the command cannot be executed."""
         if command["type"] == "stopping":
             self._note_stopping(command["pid"])
         elif command["type"] == "starting":
-            # As events these could come when the worker is there: this process gets none before
-            # it counts as running itself.
+            # Not by events, which could come after the worker has connected: this process gets none
+            # before it counts as running itself.
             self._names.add(command["name"])
             self._placement.starting(command["name"])
         elif command["type"] == "ended":
@@ -382,7 +383,7 @@ class Router:
             self._commands.execute(command)
 
     def _note_stopping(self, pid: int) -> None:
-        """supervisord is about to send this process its signal, or all of them for 0."""
+        """supervisord will send this process its stop signal; 0 means all processes."""
         if not pid:
             self._stop_wanted = self._workers.all_stop = True
         elif is_descendant(os.getpid(), pid):
@@ -398,9 +399,9 @@ class Router:
 
 
 def _sure_at(settings: Message, now: float) -> float:
-    """Until then a worker may hold a task that a router before this one has given it.
+    """The time until which a worker may hold a task that an earlier router has given it.
 
-    A supervisord of an older version does not say when that one has ended, so it may be just now.
+    A supervisord of an older version does not send when that router ended, so assume now.
     """
     ended = settings.get("router_ended", now)
     return 0.0 if ended is None else float(ended) + RUN_ONCE_LEASE
@@ -411,8 +412,8 @@ def run() -> int:
     run_dir = RunDir.from_environment()
     if run_dir is None or "SUPERVISOR_ENABLED" not in os.environ:
         reason = clusters.why_none() or (
-            "it runs under supervisord: put it in [eventlistener:sio] as command = supervisor-sio "
-            "router with events = PROCESS_STATE, beside a [rpcinterface:sio] section"
+            "the router must be started by supervisord: write [eventlistener:sio] with command = "
+            "supervisor-sio router and events = PROCESS_STATE, and a section [rpcinterface:sio]"
         )
         print(f"supervisor-sio router: error: {reason}", file=sys.stderr)
         return 2

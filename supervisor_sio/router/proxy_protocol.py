@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: who is really at the other end.
+"""Parse the PROXY protocol, versions 1 and 2, by which a proxy sends its client's address. Pure.
 
-Pure: the first bytes of a connection in, a :class:`ProxyHeader` out. The rules
-are those of https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt.
+The first bytes of a connection in, a :class:`ProxyHeader` out. The rules are those of
+https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..common.request import BadRequest
 #: Longest version 1 header, with its line end (section 2.1).
 _LONGEST_V1 = 107
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-#: Version 2 allows 64 KiB of extensions; senders are told to stay well below.
+#: Version 2 allows 64 KiB of extensions, but recommends much less.
 _LONGEST_V2 = 16 + 4096
 
 _LOCAL, _PROXY = 0x20, 0x21
@@ -31,10 +31,10 @@ Endpoint = tuple[str, int]
 class ProxyHeader(NamedTuple):
     #: Bytes to skip before the request.
     length: int
-    #: ``None`` when the proxy speaks for itself, as in a health check.
+    #: ``None`` for a connection of the proxy itself, such as a health check.
     source: Optional[Endpoint] = None
     destination: Optional[Endpoint] = None
-    #: The client came to the proxy over TLS.
+    #: Whether the client connected to the proxy over TLS.
     tls: bool = False
 
 
@@ -68,7 +68,7 @@ def _parse_v1(data: bytes) -> Optional[ProxyHeader]:
         source, destination, source_port, destination_port = addresses
         version = {"TCP4": 4, "TCP6": 6}[family]
         for address in (source, destination):
-            # A zone behind % could be any text, and means nothing to us.
+            # A zone after % could be any text, and is meaningless on this host.
             if "%" in address or ipaddress.ip_address(address).version != version:
                 raise ValueError
         return ProxyHeader(

@@ -1,4 +1,4 @@
-"""Questions of ``supervisorctl sio`` to the workers, and their answers gathered."""
+"""Send questions of ``supervisorctl sio`` to the workers, and collect the answers."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..common.limits import MAX_REASON, MAX_ROWS
 
 logger = logging.getLogger("supervisor_sio.router")
 
-#: Seconds that the workers have to answer; supervisord waits a little longer.
+#: Seconds to wait for the workers' answers; supervisord waits a little longer.
 _TIMEOUT = 3.0
 
 
 @dataclass
 class Result:
-    """What the workers have answered."""
+    """The workers' answers."""
 
-    #: By the worker's name.
+    #: Rows by the worker's name.
     rows: dict[str, list[Any]] = field(default_factory=dict)
-    #: How many rows there would be without a limit.
+    #: Number of rows without a limit.
     total: int = 0
-    #: Workers that did not answer.
+    #: Number of workers that did not answer.
     missing: int = 0
-    #: How many rows each worker has, by its name.
+    #: Number of rows that each worker has without a limit, by its name.
     totals: dict[str, int] = field(default_factory=dict)
 
 
@@ -46,11 +46,11 @@ def clients(result: Result) -> list[Any]:
 
 
 def rooms(result: Result) -> list[Any]:
-    """The rooms of all workers, the largest first, and how many clients each has.
+    """The rooms of all workers with their numbers of clients, the largest room first.
 
-    Each worker sends its rooms in the order of their names, so those up to the first
-    name at which one had to stop are known of all workers: only these are counted.
-    Sets ``result.total`` to how many there are, or, in such a case, are at least.
+    Each worker sends its rooms in the order of their names. If a worker has sent only a part, rooms
+    after its last one are not counted, because they are not known of all workers. Sets
+    ``result.total`` to the number of rooms, or, in that case, to a lower bound.
     """
     cut = {
         worker: rows
@@ -84,10 +84,10 @@ def answer_packets(number: Any, rows: list[Any], result: Result) -> Iterator[Mes
 
 
 class Queries:
-    """Those that are not answered yet.
+    """The questions that are not answered yet.
 
-    :param ask: sends a question to the workers; the names of those that took it,
-        by tag, and how many did not.
+    :param ask: sends a question to the workers; returns the names of those that received it, by
+        tag, and the number of those that could not.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Queries:
     def ask(self, question: Message, done: Callable[[Result], None]) -> None:
         """Ask every worker, or the one with the ``tag`` of the question.
 
-        :param done: gets the result, when all have answered or the time is up.
+        :param done: called with the result when all have answered, or after the timeout.
         """
         number = next(self._numbers)
         asked, missing = self._ask({**question, "type": "query", "id": number})
@@ -113,7 +113,7 @@ class Queries:
         self._settle(number)
 
     def answer(self, tag: str, message: Message) -> None:
-        """A part of a worker's answer."""
+        """Add a part of a worker's answer."""
         question = self._open.get(message.get("id", 0))
         rows, total = message.get("rows"), message.get("total", 0)
         if question is None or tag not in question.waiting or not isinstance(rows, list):

@@ -1,8 +1,8 @@
-"""Waiting for many descriptors at a fraction of what the loop's own readers cost.
+"""Watch many descriptors at a fraction of the cost of the loop's own readers.
 
-``loop.add_reader`` makes a handle and a key of the selector for each descriptor, and
-another handle for each event. Here they are in an epoll of their own, which is readable
-itself as soon as one of them is (epoll(7)): that is all the loop knows.
+``loop.add_reader`` makes a handle and a selector key for each descriptor, and another handle for
+each event. This class has its own epoll, which is itself readable as soon as one of its descriptors
+is (epoll(7)); the loop watches only the epoll.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import asyncio
 import select
 from typing import Callable
 
-#: Descriptors taken care of before others get a turn.
+#: Descriptors handled before others get a turn.
 _BATCH = 64
 
 
 class Readable:
-    """:param call: gets each descriptor that is readable, or whose other end has closed."""
+    """:param call: called with each descriptor that is readable, or whose other end has closed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[int], None]) -> None:
         self._loop = loop
@@ -28,7 +28,8 @@ class Readable:
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
-        """Before it is closed: elsewhere the connection may be open still."""
+        """To be called before the descriptor is closed: another process may have it open, and then
+        the epoll would keep watching it."""
         self._epoll.unregister(descriptor)
 
     def close(self) -> None:

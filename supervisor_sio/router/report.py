@@ -1,4 +1,4 @@
-"""What the router reports to supervisord and to the metrics port."""
+"""The figures that the router reports to supervisord and at the metrics port."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .workers import Workers
 
 
 class Report:
-    """Made anew from the router's parts with each call.
+    """Collects figures from the router's parts at each call.
 
-    :param waiting: how many connections wait.
+    :param waiting: the number of waiting connections.
     :param queue: figures of the bridge; empty without one.
-    :param faults: options that this Python cannot do, and why.
-    :param recycled: by reason, workers that supervisord has recycled; kept up to date.
+    :param faults: options for which this Python lacks a package, with the reason.
+    :param recycled: workers that supervisord has recycled, by reason; changed in place.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Report:
         self._recycled = recycled
 
     def totals(self) -> Message:
-        """Of the router, and of all workers together."""
+        """The figures of the router, and the sums of all workers."""
         return {
             "at": time.monotonic(),
             "version": __version__,
@@ -77,11 +77,11 @@ class Report:
         }
 
     def rows(self) -> list[Message]:
-        """One for each worker."""
+        """A row for each worker."""
         return sums.rows(self._pool)
 
     def snapshot(self) -> Snapshot:
-        """For the metrics."""
+        """The snapshot for the metrics."""
         return Snapshot(
             taken=time.monotonic(),
             handed_over=self._workers.handed_over,
@@ -101,19 +101,19 @@ class Report:
         )
 
     def _sums(self, section: Section) -> dict[str, int]:
-        """Of all workers since this router's start."""
+        """The sums of a section over all workers since this router's start."""
         return sums.totals(section, self._pool, self._workers.gone)
 
     def _refused(self) -> dict[str, int]:
-        """Clients by reason, here and at the workers."""
+        """Refused clients by reason, in the router and in the workers."""
         return self._by_reason(Counted.REFUSED, Section.REFUSED)
 
     def _not_moved(self) -> dict[str, int]:
-        """Sessions by reason, likewise."""
+        """Sessions that were not moved, likewise."""
         return self._by_reason(Counted.NOT_MOVED, Section.NOT_MOVED)
 
     def _not_recovered(self) -> dict[str, int]:
-        """Clients that came back, by reason, likewise."""
+        """Clients that were not recovered, likewise."""
         return self._by_reason(Counted.NOT_RECOVERED, Section.NOT_RECOVERED)
 
     def _by_reason(self, counted_as: Counted, section: Section) -> dict[str, int]:

@@ -1,33 +1,32 @@
-"""Descriptors: how many the router keeps from clients, and how many clients may wait. Pure."""
+"""How many descriptors the router reserves, and how many connections may wait. Pure."""
 
 from __future__ import annotations
 
-#: Descriptors that are not for clients: what the router itself has open, and ZeroMQ,
-#: which ends the process when it gets none. More for each worker, and for those who
-#: read the metrics.
+#: Descriptors that clients may not use: for the router itself, and for ZeroMQ, which ends the
+#: process when it gets none. Further ones are reserved for each worker and for the metrics port.
 RESERVE = 64
 _FOR_WORKER = 5
 _FOR_METRICS = 128
-#: With a context of ZeroMQ each.
+#: For a listener in place of a worker, with a context of ZeroMQ.
 _FOR_LISTENER = 16
 
 
 def reserve(workers: int, metrics: bool, handshakes: int, listeners: int = 0) -> int:
-    """Descriptors that new clients do not get.
+    """The number of descriptors that new clients may not use.
 
-    :param workers: how many channels of workers there are.
-    :param metrics: whether there is a port for them.
-    :param handshakes: how many of TLS may be under way.
-    :param listeners: to the relay, in the place of workers that have ended.
+    :param workers: number of workers' channels.
+    :param metrics: whether there is a metrics port.
+    :param handshakes: number of TLS handshakes that may be in progress.
+    :param listeners: number of listeners in place of workers that have ended.
     """
-    # Each handshake may end with two more at the same time.
+    # Each handshake needs two more when it ends.
     own = RESERVE + _FOR_WORKER * workers + _FOR_METRICS * metrics + _FOR_LISTENER * listeners
     return own + 2 * handshakes
 
 
 def affordable(max_pending: int, limit: int, tls: bool) -> int:
-    """How many connections may wait, of ``max_pending``, with ``limit`` descriptors."""
-    # Clients in the middle of a request line, and as many for whom there is no worker.
-    # With TLS each has three, and two of them are in reserve besides.
+    """The part of ``max_pending`` that is possible with ``limit`` descriptors."""
+    # max_pending clients may be sending a request line while as many wait for a worker. With TLS
+    # each has three descriptors, and two more are reserved.
     each = 5 if tls else 2
     return min(max_pending, max(1, (limit - RESERVE) // each))

@@ -1,32 +1,34 @@
-"""The tasks of ``manager.run_once()``: the router gives each to one worker at a time.
+"""The tasks of ``manager.run_once()``: the router gives each task to one worker at a time.
 
-What becomes of a task:
+The states of a task:
 
 ========  =====================================================  ===================================
 state     what happens                                           then
 ========  =====================================================  ===================================
 (none)    a worker wants it, or holds it                         FREE, or HELD
-FREE      ``until`` is over, and a worker is well and wants it   OFFERED to that one
+FREE      ``until`` is over, and a healthy worker wants it       OFFERED to that worker
 OFFERED   that worker says that it holds it                      HELD
-          RUN_ONCE_OFFER                                         FREE
-HELD      its worker says so again                               HELD for RUN_ONCE_LEASE from now on
-          its worker gives it back, or has not said so in time   FREE
+          RUN_ONCE_OFFER is over                                 FREE
+HELD      its worker renews its lease                            HELD for RUN_ONCE_LEASE from now on
+          its worker gives it back, or has not renewed its       FREE
+          lease in time
           its function has failed                                FREE after a pause
 OFFERED,  the process of that worker has ended                   FREE
-HELD      its channel has ended, and not its process             HELD for RUN_ONCE_LEASE: it may
-                                                                 have said so, and comes again
+HELD      its channel has ended, but not its process             HELD for RUN_ONCE_LEASE: the worker
+                                                                 may have renewed its lease, and may
+                                                                 connect again
           its function has returned                              DONE
-any       no worker knows it any more, and none has it           (none)
+any       no connected worker knows it, and none holds it        (none)
 ========  =====================================================  ===================================
 
-A new router does not know what the one before has given away. Workers that hold tasks say so when
-they connect, which they do before this router reads; what nobody has said is FREE only when the
-last lease that the other router can have given is over. Likewise after a supervisord that was
-killed: its workers may have leases of its router.
+A new router does not know which tasks its predecessor has given away. Workers that hold tasks say
+so when they connect, which they do before this router reads. A task that no worker has claimed is
+FREE only when the last lease that the predecessor can have given is over; likewise after a
+supervisord that was killed, because its workers may hold leases of its router.
 
-The number of a task grows each time it is given away: it is the time in milliseconds since the
-epoch, or the largest number so far and one. So it grows also over restarts of the router, of
-supervisord and of the host, as long as nobody sets the host's clock back meanwhile.
+The number of a task grows each time the task is given away: it is the time in milliseconds since
+the epoch, or the largest number so far plus one. So it also grows over restarts of the router, of
+supervisord and of the host, unless the host's clock is set back meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from .carrier import Carrier
 
 logger = logging.getLogger("supervisor_sio.router")
 
-#: Seconds until the next try when not all workers can be heard.
+#: Seconds until the next attempt when the messages of some worker cannot be read.
 _RETRY = 0.25
 
 
@@ -64,24 +66,24 @@ class Timer(Protocol):
 @dataclass(eq=False)
 class _Task:
     name: str
-    #: Of FREE: the time from which on it may be offered. Of the others: their end. 0 for none.
+    #: In FREE, the time from which it may be offered; in other states, when they end. 0 for none.
     until: float
-    #: Since when it is in its state; of HELD, since when the function runs.
+    #: When the state began; in HELD, when the function began.
     since: float
     state: State = State.FREE
-    #: Under which it was offered, or is held; nobody can hold it under a smaller one.
+    #: The number under which it was offered or is held; no worker can hold it under a smaller one.
     number: int = 0
-    #: The tag of the worker that has it.
+    #: The tag of the worker to which it was offered, or that holds it.
     holder: str = ""
-    #: By the tags of the workers that want it, in the order in which they came: how often they
-    #: were asked in vain.
+    #: By the tags of the workers that want it, in the order in which they came: the number of
+    #: offers that they did not accept.
     wanted_by: dict[str, int] = field(default_factory=dict)
-    #: The tags of all that know its function.
+    #: The tags of all workers that know its function.
     known_by: set[str] = field(default_factory=set)
-    #: Since this router's start.
+    #: Since this router's start: how often a worker began it, and how often it failed.
     given: int = 0
     failed: int = 0
-    #: In a row, since it was done or has run for RUN_ONCE_PAUSE.
+    #: Failures in a row, since it was done or has run for RUN_ONCE_PAUSE.
     failures: int = 0
 
 
@@ -94,27 +96,27 @@ class Row(NamedTuple):
     #: The tag of the worker that runs it.
     tag: str
     number: int
-    #: For how many seconds it has been in that state.
+    #: Seconds in that state.
     seconds: int
-    #: Seconds until it is tried again.
+    #: Seconds until it is retried.
     pause: int
-    #: In a row.
+    #: Failures in a row.
     failures: int
-    #: Since the router's start: how often it was given to a worker, and has failed.
+    #: Since the router's start: how often a worker began it, and how often it failed.
     given: int
     failed: int
 
 
 class RunOnce:
-    """Who has which task.
+    """All tasks, and the workers that hold them.
 
-    :param carrier_of: the way to the worker with a tag, if it is connected.
-    :param catch_up: lets workers in that wait, and handles all that workers have sent; false when
-        that cannot be done now.
-    :param all_stop: whether supervisord stops all that it has started.
-    :param call_later: calls something after so many seconds.
-    :param sure_at: until then a worker may have a task of a router before this one, and has yet
-        to say so; in seconds of ``clock``.
+    :param carrier_of: returns the channel to the worker with a tag, if it is connected.
+    :param catch_up: accepts waiting workers, and handles all messages that workers have sent; false
+        when that is not possible now.
+    :param all_stop: whether supervisord stops all its processes.
+    :param call_later: calls a function after this many seconds.
+    :param sure_at: until then, a worker may hold a task of an earlier router without having said
+        so to this one; in seconds of ``clock``.
     """
 
     def __init__(
@@ -135,21 +137,21 @@ class RunOnce:
         self._clock = clock
         self._wall = wall
         self._tasks: dict[str, _Task] = {}
-        #: The largest number that is known.
+        #: The largest number so far.
         self._last = 0
         self._timer: Optional[Timer] = None
         self._timer_at = 0.0
         self._looking = False
 
-    # --- what workers say ---------------------------------------------------------------
+    # --- messages from workers ----------------------------------------------------------
 
     @staticmethod
     def handles(kind: str) -> bool:
-        """Whether messages of this type are for it."""
+        """Whether :meth:`handle` takes messages of this type."""
         return run_once.handles(kind)
 
     def handle(self, carrier: Carrier, message: Message) -> None:
-        """:raises ChannelError: when it is not as it should be."""
+        """:raises ChannelError: when the message is malformed."""
         kind = message["type"]
         if kind == "task":
             self._take_word(carrier, run_once.read_name(message), run_once.read_word(message))
@@ -180,7 +182,7 @@ class RunOnce:
         if task is None:
             if len(self._tasks) >= RUN_ONCE_TASKS:
                 who = carrier.member.name if carrier.member is not None else ""
-                text = "task %s of worker %s is not run: there are %d others"
+                text = "task %s of worker %s is not run: there are %d tasks already"
                 logger.error(text, name, who, RUN_ONCE_TASKS)
                 return None
             task = self._tasks[name] = _Task(name, self._sure_at, self._clock())
@@ -217,7 +219,7 @@ class RunOnce:
         if end is End.DONE:
             logger.info("task %s is done: it has returned at worker %s", name, _name(carrier))
             self._set(task, State.DONE)
-            for tag in list(task.known_by):  # one may be lost as it is told
+            for tag in list(task.known_by):  # a worker may be lost while it is told
                 other = self._carrier_of(tag)
                 if other is not None and other is not carrier:
                     other.tell(run_once.done(name))
@@ -231,11 +233,11 @@ class RunOnce:
         task.failed += 1
         task.failures += 1
         pause = float(min(2 ** min(task.failures - 1, 10), RUN_ONCE_PAUSE))
-        text = "task %s has failed at worker %s, the next try is in %g s"
+        text = "task %s has failed at worker %s, next try in %g s"
         logger.warning(text, task.name, _name(carrier), pause)
         tag = _tag(carrier)
         if tag in task.wanted_by:
-            # All others are asked before it.
+            # All other workers are asked before it.
             task.wanted_by[tag] = max(task.wanted_by.values()) + 1
         task.until = self._clock() + pause
 
@@ -249,10 +251,10 @@ class RunOnce:
         task.until = 0.0
 
     def _free(self, task: _Task) -> None:
-        """Its worker does not have it any more, and cannot say so."""
+        """Free a task whose worker no longer holds it, and cannot renew its lease."""
         self._set(task, State.FREE, number=task.number + 1)
 
-    # --- what becomes of the workers ------------------------------------------------------
+    # --- events of workers ----------------------------------------------------------------
 
     def has(self, tag: str) -> bool:
         """Whether the worker with this tag may run a task."""
@@ -265,7 +267,7 @@ class RunOnce:
             task.wanted_by.pop(tag, None)
             task.known_by.discard(tag)
             if task.holder == tag:
-                # What it has said last, or an answer to the offer, may not have been read.
+                # Its last renewal, or its answer to the offer, may not have been read.
                 task.state, task.until = State.HELD, now + RUN_ONCE_LEASE
         self._forget()
         self.look()
@@ -280,20 +282,20 @@ class RunOnce:
         self.look()
 
     def _forget(self) -> None:
-        """Those that no worker has, nor knows."""
+        """Drop the tasks that no worker holds or knows."""
         for name, task in list(self._tasks.items()):
             if not task.known_by and not task.holder:
                 del self._tasks[name]
 
-    # --- who gets what --------------------------------------------------------------------
+    # --- giving tasks away ----------------------------------------------------------------
 
     def look(self) -> None:
-        """Give away what nobody has; whenever there may be somebody for it."""
+        """Offer free tasks; called whenever a worker for them may have become ready."""
         if self._looking:
             return
         self._looking = True
         try:
-            # From before the reading: what ends later may be renewed by what is not read yet.
+            # The time before reading: a lease that ends later may be renewed by an unread message.
             now = self._clock()
             if self._is_due(now) and not self._catch_up():
                 self._look_at(self._clock() + _RETRY)
@@ -306,17 +308,17 @@ class RunOnce:
         self._look_later()
 
     def _is_due(self, now: float) -> bool:
-        """Whether the time of one is over: its worker may have said something meanwhile."""
+        """Whether the time of a task is over, so that unread messages must be read first."""
         return any(task.until and now >= task.until for task in self._tasks.values())
 
     def _look_after(self, task: _Task, now: float) -> None:
         if task.until and now < task.until:
             return
         if task.state is State.HELD:
-            text = "task %s: its worker has not said for %g s that it runs it"
+            text = "task %s: its worker has not renewed its lease for %g s"
             logger.warning(text, task.name, RUN_ONCE_LEASE)
         if task.state in (State.HELD, State.OFFERED):
-            # Should it have been late after all, it may say so as long as no other has it.
+            # If the worker was only late, it may still claim the task before another worker has it.
             self._set(task, State.FREE)
         if task.state is State.FREE:
             task.until = 0.0
@@ -330,14 +332,14 @@ class RunOnce:
         tag = _tag(carrier)
         number = max(int(self._wall() * 1000), self._last + 1, task.number + 1)
         self._last = number
-        task.wanted_by[tag] += 1  # until it takes it
+        task.wanted_by[tag] += 1  # reset when it accepts
         self._set(task, State.OFFERED, tag, number)
         task.until = self._clock() + RUN_ONCE_OFFER
         carrier.tell(run_once.offer(task.name, number, task.until))
 
     def _choose(self, task: _Task) -> Optional[Carrier]:
-        """Who was asked in vain least often and has the fewest tasks; of these the youngest, so
-        that a task moves once while all workers are restarted, one after the other."""
+        """The worker that ignored the fewest offers and has the fewest tasks; of these the
+        youngest, so that a task moves only once while all workers restart one after the other."""
         order = itertools.count()
         found: list[tuple[tuple[int, bool, int, int], Carrier]] = []
         for tag, in_vain in task.wanted_by.items():
@@ -368,7 +370,7 @@ class RunOnce:
         self._timer = None
         self.look()
 
-    # --- what is shown --------------------------------------------------------------------
+    # --- the status -----------------------------------------------------------------------
 
     def rows(self) -> list[Row]:
         now = self._clock()

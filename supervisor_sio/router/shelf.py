@@ -1,9 +1,9 @@
-"""Where connections that wait are safe when this process dies.
+"""Keep waiting connections for the next router, in case this process dies.
 
-A connection lives as long as somebody has it open. So those that wait are also sent
-through a socket pair of supervisord's, and left there: in the kernel, without any work
-for supervisord. The next router takes them out. This one takes them all out before it
-passes on any of them: nobody may find there what a worker reads already.
+A connection lives as long as some process, or the kernel, has its descriptor. So waiting
+connections are also sent into a socket pair of supervisord, and left there in the kernel, without
+any work for supervisord. The next router reads them. This router removes them all before it hands
+over any of them, so that the next router cannot find a connection that a worker already reads.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ logger = logging.getLogger("supervisor_sio.router")
 
 class Kept(NamedTuple):
     connection: Connection
-    #: When its time is up, by the host's monotonic clock.
+    #: Its deadline, by the host's monotonic clock.
     deadline: float
 
 
 class Shelf:
-    """:param ends: of a pair of ``SOCK_SEQPACKET``: what goes into the first comes out of the
-    second."""
+    """:param ends: a pair of ``SOCK_SEQPACKET`` sockets: packets sent into the first are read from
+    the second."""
 
     def __init__(self, *ends: socket.socket) -> None:
         self._into, self._out_of = ends
@@ -41,7 +41,7 @@ class Shelf:
             end.setblocking(False)
 
     def take(self) -> list[Kept]:
-        """Those that waited at the router before this one."""
+        """Read the connections that waited at the router before this one."""
         kept: list[Kept] = []
         for message, descriptors in self._receive():
             rows = message.get("rows")
@@ -52,12 +52,12 @@ class Shelf:
                 sock = socket.socket(fileno=descriptor)
                 try:
                     kept.append(_from_row(row, sock))
-                except (ChannelError, TypeError, ValueError):  # of another version
+                except (ChannelError, TypeError, ValueError):  # written by another version
                     sock.close()
         return kept
 
     def keep(self, connections: Iterable[Connection]) -> None:
-        """These and no others, as many as the kernel has room for."""
+        """Keep these connections in place of the previous ones, as far as the kernel has room."""
         self.clear()
         rows: list[Any] = []
         socks: list[int] = []
@@ -76,10 +76,10 @@ class Shelf:
             self._note_unsafe(len(socks), len(rows), error)
 
     def _note_unsafe(self, count: int, total: int, error: OSError) -> None:
-        """They wait on, and are as safe as this process."""
+        """Log that connections could not be kept; they keep waiting in this process."""
         reason = str(error)
         if error.errno == errno.EAGAIN:
-            reason = "their socket is full, for more raise net.core.wmem_max"
+            reason = "the socket that keeps them is full, raise net.core.wmem_max"
         elif error.errno in channel.CROWDED:
             reason = channel.ON_THEIR_WAY
         text = f"{count} of {total} connections that wait are lost if this process is killed"

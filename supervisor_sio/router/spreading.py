@@ -1,18 +1,18 @@
-"""How many new sessions a worker gets while others start. Pure.
+"""Limit the new sessions of each worker while other workers start. Pure.
 
 ========================================  =====================================================
-it begins                                 because
+spreading begins                          because
 ========================================  =====================================================
-with the first worker, when others start  who has waited for a worker is for all of them,
-                                          however long each takes
-with the start of a worker in the place   clients of that one come back, and the others have
-of one that was stopped                   their share already; not where they have stayed,
-                                          with takeover
+when the first worker is ready, and       the clients that have waited are for all workers,
+others are starting                       even if some start more slowly
+when a worker starts in place of a        the clients of that worker reconnect, and the other
+stopped one                               workers have their share already (not with takeover,
+                                          where these clients stay connected)
 ========================================  =====================================================
 
-From then on no worker gets more than its share, until all are there, or ``spread_timeout`` is
-over: who waits yet is for those that are there then. The share is an equal part, for each worker
-that is there or starts, of the sessions that there were and those that wait or were placed since.
+From then on, no worker gets more than its share, until all workers are ready, or ``spread_timeout``
+is over; then the ready workers get the remaining clients. The share is an equal part, for each
+ready or starting worker, of the existing sessions and those that wait or were placed since.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Collection, Mapping
 
 
 class Spreading:
-    """While it is on, workers are counted by their tags."""
+    """Counts the sessions of each worker, by its tag, while it is on."""
 
     def __init__(self) -> None:
         self.on = False
-        #: Names of the workers' processes that supervisord has started, and that are not ready.
+        #: Names of the workers that supervisord has started, and that are not ready yet.
         self.starting: set[str] = set()
-        #: Sessions of each worker when it began, and those that it has got since.
+        #: Sessions of each worker when spreading began, plus those that it has got since.
         self._given: Counter[str] = Counter()
 
     def begin(self, loads: Mapping[str, int]) -> bool:
-        """Whether there are workers to be waited for.
+        """Begin; returns whether there are starting workers to wait for.
 
-        :param loads: sessions of those that are there.
+        :param loads: the sessions of each ready worker.
         """
         self.on = bool(self.starting)
         self._given = Counter(loads)
@@ -45,15 +45,15 @@ class Spreading:
         self._given.clear()
 
     def gave(self, tag: str) -> None:
-        """This worker has got one more."""
+        """Count a session that this worker has got."""
         if self.on:
             self._given[tag] += 1
 
     def with_room(self, tags: Collection[str], waiting: int) -> set[str]:
-        """Those of the workers that are there which may have one more.
+        """The ready workers that may get one more session.
 
-        :param tags: of all that are there.
-        :param waiting: new sessions that wait, with the one that is to be placed.
+        :param tags: the tags of all ready workers.
+        :param waiting: the number of waiting new sessions, with the one to place.
         """
         if not tags:
             return set()
@@ -61,5 +61,5 @@ class Spreading:
         given = {tag: self._given[tag] for tag in tags}
         share, rest = divmod(sum(given.values()) + waiting, workers)
         if not share or (rest and not self.starting):
-            share += 1  # the rest is for the last: it may have the smallest part yet
+            share += 1  # while workers start, the remainder is left for them
         return {tag for tag, count in given.items() if count < share}

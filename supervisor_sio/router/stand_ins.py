@@ -1,4 +1,4 @@
-"""Listening to the relay in the place of workers that have ended."""
+"""Receive from the relay in place of workers that have ended."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from .journals import Journal
 
 
 def place(journal: Journal, tags: list[str]) -> int:
-    """How far the worker of a journal has heard the others, as :meth:`StandIns.listen` takes it.
+    """The position in the relay of the worker that wrote a journal, as a memory file.
 
-    :param tags: of its clients.
-    :raises ValueError: when the journal is not understood.
+    :param tags: the tags of its clients.
+    :raises ValueError: when the journal is malformed.
     """
     reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
     return reader.position(journal.source.channel, tags).write()
 
 
 class StandIns:
-    """Makes them, of memory files, and makes memory files of what they have heard."""
+    """Creates stand-ins from positions in memory files."""
 
     def __init__(self, run_dir: RunDir, cluster: ClusterInfo) -> None:
         self._run_dir = run_dir
         self._cluster = cluster
-        #: The workers of this host that send.
+        #: The tags of the workers of this host that send.
         self._senders: frozenset[str] = frozenset()
 
     def set_members(self, members: Iterable[Any]) -> None:
-        """The workers of this host, as :mod:`.membership` has them."""
+        """Set the workers of this host, as rows of :mod:`.membership`."""
         self._senders = frozenset(tag for tag, _, _, alias in members if not alias)
 
     def listen(self, descriptor: int, keep: Optional[Keep] = None) -> Listener:
-        """Go on where a worker has ended.
+        """Receive from the position at which a worker has ended.
 
-        :param keep: gets a memory file each time that others rely on what was heard, and puts it
-            where the next router finds it; called in the loop. ``None`` without a next router.
-        :raises ValueError: when its place in the streams is not understood.
+        :param keep: called in the loop with the state as a memory file, before received messages
+            are confirmed to their senders; keeps it for the next router. ``None`` without one.
+        :raises ValueError: when the position is malformed.
         """
         position = Position.read(descriptor)
         cluster = self._cluster
         if position.channel != cluster.channel:
-            # Other hosts hear the one channel of the cluster.
+            # The bridge carries only the cluster's own channel.
             cluster = cluster._replace(channel=position.channel, bridged=False)
         return _Listener(self._run_dir, cluster, position, self._lives, keep)
 
@@ -75,7 +75,7 @@ class _Listener:
         return self._stand_in.stop().write()
 
     def _heard(self, descriptor: int) -> None:
-        """In the thread of the stand-in."""
+        """Called in the thread of the stand-in."""
         assert self._loop is not None
         try:
             self._loop.call_soon_threadsafe(self._keep_it, descriptor)
@@ -83,7 +83,7 @@ class _Listener:
             os.close(descriptor)
 
     def _keep_it(self, descriptor: int) -> None:
-        if self._stopped:  # what it has returned since then is more
+        if self._stopped:  # stop() has returned a later state
             os.close(descriptor)
             return
         assert self._keep is not None

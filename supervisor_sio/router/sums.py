@@ -1,4 +1,4 @@
-"""The figures of all workers for supervisord. Pure."""
+"""Rows and sums of the workers' figures, for supervisord. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .pool import Member
 
 
 def rows(members: Iterable[Member]) -> list[dict[str, Any]]:
-    """Each worker, with those of its figures that a status shows."""
+    """A row for each worker, with the figures that a status shows."""
     shown = [figure for figure in figures.WORKER if figure.key]
     return [
         {
@@ -29,9 +29,9 @@ def rows(members: Iterable[Member]) -> list[dict[str, Any]]:
 
 
 def totals(section: Section, members: Iterable[Member], gone: Mapping[str, int]) -> dict[str, int]:
-    """The sums of a section by their keys.
+    """The sums of a section, by their keys.
 
-    :param gone: of workers that have left, by the names of the figures.
+    :param gone: sums over workers that have left, by the names of the figures.
     """
     members = list(members)
     return {
@@ -41,7 +41,7 @@ def totals(section: Section, members: Iterable[Member], gone: Mapping[str, int])
 
 
 def add_gone(gone: Counter[str], member: Member) -> None:
-    """A worker has left: the sums keep what it had counted."""
+    """Add the figures of a worker that has left."""
     for figure in figures.WORKER:
         if figure.lasts:
             gone[figure.name] += member.count(figure)

@@ -20,19 +20,19 @@ logger = logging.getLogger("supervisor_sio.router")
 
 
 class CommandError(Exception):
-    """A command of ``supervisorctl sio`` that cannot be done; the text says why."""
+    """A command of ``supervisorctl sio`` cannot be executed; the text says why."""
 
 
 def connect(run_dir: RunDir) -> tuple[socket.socket, Packet]:
     """Ask supervisord for the listening sockets.
 
     :raises ChannelError: when supervisord refuses, with its reason.
-    :raises OSError: when supervisord is not there.
+    :raises OSError: when supervisord does not answer.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(10)
     sock.connect(run_dir.supervisord)
-    with contextlib.suppress(BrokenPipeError):  # refused already: the reason is there to read
+    with contextlib.suppress(BrokenPipeError):  # already refused; the reason can still be read
         channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
     if not select.select([sock], [], [], 10)[0]:
         raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 seconds")
@@ -47,20 +47,20 @@ def connect(run_dir: RunDir) -> tuple[socket.socket, Packet]:
 
 
 class SupervisordChannel:
-    """Never waits: answers wait for supervisord to read, figures are sent again soon.
+    """Never blocks: answers are queued until supervisord reads; figures are skipped meanwhile.
 
-    :param execute: does what a command says. What it raises is the command's answer.
+    :param execute: executes a command; its exception becomes the command's answer.
     """
 
     def __init__(self, sock: socket.socket, execute: Callable[[Message], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._execute = execute
-        #: The messages of each answer that supervisord has yet to take.
+        #: The messages of each answer that is not sent yet.
         self._answers: deque[Iterator[Message]] = deque()
-        #: The first of them, when supervisord was busy.
+        #: The next message, when supervisord did not read.
         self._due: bytes = b""
-        #: Whether supervisord is there: it closes this channel when it begins to stop.
+        #: Whether supervisord has the channel open; it closes it when it begins to stop.
         self.open = True
 
     def listen(self) -> None:
@@ -79,8 +79,8 @@ class SupervisordChannel:
         except (OSError, ChannelError):
             packet = None
         if packet is None:
-            # supervisord is stopping and will stop this process in its turn, or
-            # it is gone and standard input ends. Until then, carry on.
+            # supervisord is stopping, and will stop this process; or it is gone, and standard input
+            # will end. Until then, keep serving.
             self.open = False
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
@@ -95,12 +95,12 @@ class SupervisordChannel:
         return True
 
     def result(self, command: Message, error: str = "") -> None:
-        """The end of a command."""
+        """Send the result of a command."""
         end = {"type": "result", "id": command.get("id"), "error": error[:MAX_REASON]}
         self.answer(iter([end]))
 
     def answer(self, messages: Iterator[Message]) -> None:
-        """Send these as supervisord reads: together they may be longer than its buffer."""
+        """Queue the messages of an answer, which may be longer than the socket's buffer."""
         if len(self._answers) == MOST_ANSWERS:
             logger.error("supervisord does not read: an answer is dropped")
             return
@@ -109,14 +109,14 @@ class SupervisordChannel:
             self._flush()
 
     def figures(self, messages: Iterable[bytes]) -> None:
-        """Send all of these, or as many as go now: supervisord ignores what has no end."""
+        """Send the messages, or as many as fit now: supervisord ignores an incomplete set."""
         if not self.open:
             return
         try:
             for data in messages:
                 channel.send_encoded(self._sock, data)
         except OSError:
-            pass  # busy or stopping; the next figures are a second away
+            pass  # busy or stopping; new figures follow within a second
 
     def _flush(self) -> None:
         while self.open:
@@ -135,7 +135,7 @@ class SupervisordChannel:
         self._loop.remove_writer(self._sock)
 
     def _next(self) -> bytes:
-        """The next message; empty when there is none. One that cannot be sent is left out."""
+        """The next message, or b"". Answers that cannot be encoded are dropped."""
         while self._answers:
             try:
                 return channel.encode(next(self._answers[0]))
@@ -148,7 +148,7 @@ class SupervisordChannel:
 
 
 def in_messages(figures: Message, workers: list[Any]) -> list[bytes]:
-    """The figures as supervisord gets them: encoded, the rows of the workers in parts."""
+    """Encode the figures as messages, with the workers' rows split into parts."""
     parts = list(channel.in_parts(workers))
     return [
         channel.encode(

@@ -1,6 +1,7 @@
-"""The memory in which a worker counts what it sends on the relay.
+"""The memory files in which a worker counts the messages that it sends on the relay.
 
-It is read when the worker has ended: whoever still misses some of that learns how much.
+The router reads them when the worker has ended, and tells the receivers how many messages there
+were, so that they know what they miss.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from ..relay.tally import Sent
 
 
 class Tallies:
-    """Of one worker: a descriptor for each channel of the relay."""
+    """The tallies of one worker: a descriptor for each channel of the relay."""
 
     def __init__(self) -> None:
         self._descriptors: dict[str, int] = {}
 
     def take(self, message: Message, descriptors: list[int]) -> None:
-        """Keep the descriptor that came with a message ``tally``, in place of the one before.
+        """Keep the descriptor of a message ``tally``, in place of the previous one.
 
-        :raises ChannelError: when it is not one, or one too many; none is kept of it.
+        :raises ChannelError: when the message is malformed, or has one tally too many; then its
+            descriptors are closed.
         """
         name = message.get("channel")
         if not isinstance(name, str) or len(descriptors) != 1:
@@ -39,7 +41,7 @@ class Tallies:
         self._descriptors[name] = descriptors[0]
 
     def end(self) -> Iterator[tuple[str, Sent]]:
-        """What each says, by channel; they are closed."""
+        """Read and close the tallies; yields each channel with its counts."""
         descriptors, self._descriptors = self._descriptors, {}
         for name, descriptor in descriptors.items():
             sent = tally.read(descriptor)

@@ -1,4 +1,4 @@
-"""One call for many reasons to make it."""
+"""Limit how often a function is called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Callable, Optional
 
 
 class Throttle:
-    """Makes a call at once, and again for all who asked within ``interval`` seconds since."""
+    """Calls a function at once; requests within ``interval`` seconds then cause one more call."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, interval: float, call: Callable[[], None]
@@ -22,7 +22,7 @@ class Throttle:
         if self._timer is not None:
             self._due = True
             return
-        # Before the call, which may ask for the next one.
+        # Before the call, which may request the next one.
         self._timer = self._loop.call_later(self._interval, self._over)
         self._call()
 

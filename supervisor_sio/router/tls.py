@@ -1,11 +1,11 @@
 """TLS at the router: the handshake, and a pump between the client and its worker.
 
-After the handshake the worker's end of a socket pair takes the place of the
-client's connection: it is read, handed over and handed back like any other,
-and the worker knows TLS only as ``wsgi.url_scheme``.
+After the handshake, one end of a socket pair takes the place of the client's connection: it is
+read, handed over and handed back like any other connection, and the worker sees TLS only as
+``wsgi.url_scheme``.
 
-The sockets are OpenSSL's own, without asyncio's transports: those keep a buffer of
-256 KB for each connection, and wait without an end for a client that does not read.
+This uses OpenSSL on the sockets directly, not asyncio's transports: those have a buffer of 256 KB
+for each connection, and wait without limit for a client that does not read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from ..common.limits import TLS_CHUNK, TLS_LINGER, TLS_STALL_TIMEOUT
 #: First byte of a TLS record that opens a connection (RFC 8446, section 5.1).
 HANDSHAKE_RECORD = 0x16
 
-#: Chunks moved from one side before others get a turn.
+#: Chunks moved from one side before other connections get a turn.
 _BATCH = 4
 
-#: Seconds until the next attempt where OpenSSL must write to read, or read to write: only
-#: for a change of keys (RFC 8446, section 4.6.3) to a client that does not read.
+#: Seconds until the next attempt when OpenSSL must write in order to read, or read in order to
+#: write. That happens only for a change of keys (RFC 8446, section 4.6.3) with a client that does
+#: not read.
 _KEY_UPDATE_PAUSE = 0.05
 
 _Socket = Union[socket.socket, ssl.SSLSocket]
@@ -50,12 +51,12 @@ class Terminator:
         established: Callable[[socket.socket], None],
         failed: Callable[[], None],
     ) -> None:
-        """Take over ``sock``; one of the callbacks is called once, later."""
+        """Take over ``sock``, and call one of the callbacks, once, later."""
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         try:
             client = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        except (OSError, ValueError):  # it is gone already
+        except (OSError, ValueError):  # the client is gone already
             sock.close()
             loop.call_soon(failed)
             return
@@ -63,7 +64,7 @@ class Terminator:
         def connected() -> None:
             try:
                 inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            except OSError:  # no descriptor left
+            except OSError:  # no free descriptor
                 client.close()
                 failed()
                 return
@@ -96,7 +97,7 @@ class _Handshake:
             self._loop.remove_writer(self._client)
         except ssl.SSLWantWriteError:
             self._loop.add_writer(self._client, self._step)
-        except (OSError, ValueError):  # ssl.SSLError and resets among them
+        except (OSError, ValueError):  # includes ssl.SSLError and resets
             self._fail()
         else:
             self._end()
@@ -114,7 +115,7 @@ class _Handshake:
 
 
 class _Pump:
-    """Two ways between a client and its worker. The end of either side is the end of both."""
+    """Moves data in both directions between a client and its worker, until either side closes."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, client: ssl.SSLSocket, worker: socket.socket
@@ -127,20 +128,20 @@ class _Pump:
         worker.setblocking(False)
         self._to_client = _Way(self, worker, client, self._finish)
         self._to_worker = _Way(self, client, worker, self.close)
-        # What came in one flight with the end of the handshake is with OpenSSL already.
+        # OpenSSL may already have read data that came together with the end of the handshake.
         self._to_worker.read()
 
     def close(self) -> None:
-        """At once."""
+        """Close both sides at once."""
         if not self.closed:
             self._detach()
             self._client.close()
 
     def _finish(self) -> None:
-        """The client has been sent all: close as TLS does (RFC 8446, section 6.1)."""
+        """All data was sent to the client: close as TLS requires (RFC 8446, section 6.1)."""
         self._detach()
-        # To close over unread bytes would reset the connection, and might take from the
-        # client what it has yet to read (RFC 9112, section 9.6).
+        # Closing with unread bytes would reset the connection, and the client could lose data that
+        # it has not read yet (RFC 9112, section 9.6).
         self._timer = self.loop.call_later(TLS_LINGER, self._let_go)
         self._say_end()
 
@@ -151,7 +152,7 @@ class _Pump:
         except ssl.SSLWantWriteError:
             self.loop.add_writer(self._client, self._say_end)
             return
-        except (OSError, ValueError):  # "want read": the client has yet to agree
+        except (OSError, ValueError):  # "want read": the client has not answered yet
             pass
         try:
             self._client.shutdown(socket.SHUT_WR)
@@ -184,7 +185,7 @@ class _Pump:
 
 
 class _Way:
-    """From one side to the other. What the other has yet to take is one chunk at most."""
+    """Moves data from one side to the other, with one chunk at most waiting."""
 
     def __init__(
         self, pump: _Pump, source: _Socket, sink: _Socket, ended: Callable[[], None]
@@ -218,18 +219,18 @@ class _Way:
                 self._loop.call_later(_KEY_UPDATE_PAUSE, self.read)
                 return
             except OSError:
-                data = b""  # a worker's, when it closes over bytes that it did not read
+                data = b""  # a worker that closed with unread bytes
             if not data:
                 self._ended()
                 return
             self._waiting = data
             self._send()
         if isinstance(self._source, ssl.SSLSocket) and not self._pump.closed:
-            # What OpenSSL has read already does not show at the descriptor.
+            # Data that OpenSSL has already read does not make the descriptor readable.
             self._loop.call_soon(self.read)
 
     def _send(self) -> None:
-        """Send what waits, as much as goes; OpenSSL takes a record at a time."""
+        """Send the waiting data, as much as possible; OpenSSL sends one record at a time."""
         try:
             while self._waiting:
                 sent = self._sink.send(self._waiting)
@@ -248,7 +249,7 @@ class _Way:
             self._loop.add_writer(self._sink, self._resume)
 
     def _resume(self) -> None:
-        """The other side may take more."""
+        """The other side may accept more data."""
         if self._pump.closed or not self._waiting:
             return
         self._send()
@@ -267,8 +268,8 @@ class _Way:
         self._timer = self._loop.call_later(TLS_STALL_TIMEOUT, self._look)
 
     def _look(self) -> None:
-        """Who takes nothing of what waits is given up."""
-        # A slow reader's socket takes more only when a third of its buffer is free.
+        """Close the connection if the other side has read nothing of the waiting data."""
+        # The socket of a slow reader accepts more only when a third of its buffer is free.
         if self._moved or _queued(self._sink) < self._queued:
             self._watch()
         else:
@@ -276,6 +277,6 @@ class _Way:
 
 
 def _queued(sock: _Socket) -> int:
-    """Bytes that the kernel keeps until the other end takes them."""
+    """The number of bytes in the socket's send buffer."""
     value = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     return int(struct.unpack("i", value)[0])

@@ -1,7 +1,7 @@
-"""The connections that wait at the router, and whose they are.
+"""The connections that wait at the router.
 
-Four kinds wait: requests that open a session, and others that any worker may serve, requests of a
-session whose worker cannot take them now, and idle connections, on which no request waits.
+There are four kinds: requests that open a session, other requests that any worker may serve,
+requests of a session whose worker cannot take them now, and idle connections without a request.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 class Waiting:
     """Queues of connections, oldest first.
 
-    :param share: of the requests, how many a network keeps when others need room, and
-        how many may wait for one worker.
-    :param changed: called when one begins or ends to wait.
+    :param share: number of requests that a network keeps when others need room, and that may wait
+        for one worker.
+    :param changed: called when a connection begins or stops to wait.
     """
 
     def __init__(self, share: int, changed: Callable[[], None] = lambda: None) -> None:
@@ -33,18 +33,18 @@ class Waiting:
         self._handshakes: _Queue = {}
         self._anybody: _Queue = {}
         self._idle: _Queue = {}
-        #: By the tag of the worker.
+        #: Requests of sessions, by the tag of the worker.
         self._sessions: dict[str, _Queue] = {}
-        #: Requests of each network.
+        #: Number of requests of each network.
         self._by_network: Counter[str] = Counter()
-        #: The queue that each is in.
+        #: The queue that each connection is in.
         self._queues: dict[Connection, _Queue] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
 
     def __iter__(self) -> Iterator[Connection]:
-        """All, those with a request first."""
+        """All connections, those with a request first."""
         yield from self._handshakes
         yield from self._anybody
         for queue in self._sessions.values():
@@ -52,7 +52,7 @@ class Waiting:
         yield from self._idle
 
     def add(self, connection: Connection, tag: str = "") -> None:
-        """:param tag: the worker whose session it is for; empty when any worker will do."""
+        """:param tag: the worker that has its session; empty if any worker may serve it."""
         if connection.kind is None:
             queue = self._idle
         elif tag:
@@ -84,17 +84,18 @@ class Waiting:
 
     @property
     def for_any_worker(self) -> Iterator[Connection]:
-        """The oldest of each kind that any worker may take, as long as each goes when it comes."""
+        """The connections that any worker may take: of each kind the oldest, and the next one when
+        the caller has removed that."""
         for queue in (self._handshakes, self._anybody, self._idle):
             while queue:
                 first = next(iter(queue))
                 yield first
                 if next(iter(queue), None) is first:
-                    break  # nor can those behind it be taken
+                    break  # it was not taken, so later ones cannot be either
 
     @property
     def handshakes(self) -> int:
-        """How many of them open a session."""
+        """The number of requests that open a session."""
         return len(self._handshakes)
 
     def first_idle(self) -> Optional[Connection]:
@@ -108,11 +109,11 @@ class Waiting:
 
     @property
     def tags(self) -> list[str]:
-        """Of the workers for which requests wait."""
+        """The tags of the workers for which requests wait."""
         return list(self._sessions)
 
     def for_anybody(self, tag: str) -> None:
-        """The sessions of this worker are nobody's any more."""
+        """No worker has the sessions with this tag: their requests may go to any worker."""
         for connection in list(self._sessions.get(tag, ())):
             self.remove(connection)
             self.add(connection)
@@ -121,11 +122,12 @@ class Waiting:
         return [connection for connection in self._queues if connection.deadline <= now]
 
     def gone(self) -> list[Connection]:
-        """Those whose client has closed its end."""
+        """The connections that their clients have closed."""
         return gone(self._queues)
 
     def greediest(self, network: str) -> Optional[Connection]:
-        """The newest request of who has most, if that is over its share and ``network`` is not."""
+        """The newest request of the network with the most requests, if that network is over its
+        share and ``network`` is not."""
         if not self._by_network or self._by_network[network] >= self.share:
             return None
         most, count = self._by_network.most_common(1)[0]
@@ -139,7 +141,7 @@ class Waiting:
 
 
 def gone(connections: Iterable[Connection]) -> list[Connection]:
-    """Those whose client has closed its end."""
+    """The connections that their clients have closed."""
     poll = select.poll()
     by_descriptor = {connection.sock.fileno(): connection for connection in connections}
     for descriptor in by_descriptor:

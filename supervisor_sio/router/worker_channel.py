@@ -1,4 +1,4 @@
-"""The channel to one worker: what it reports, and what goes over."""
+"""The channel to one worker: connections, sessions and messages in both directions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from .tallies import Tallies
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
 
-#: Seconds to wait while too many descriptors are on their way, see :data:`.channel.CROWDED`.
+#: Seconds to wait while too many descriptors are in transit, see :data:`.channel.CROWDED`.
 _CROWDED = 0.05
 
 
 class Meter(Protocol):
-    """Who measures what happens here."""
+    """Measures hand-overs and reports, for the metrics."""
 
     def handed_over(self, seconds: float) -> None: ...
 
@@ -44,7 +44,7 @@ class Meter(Protocol):
 
 
 class Owner(Protocol):
-    """What a channel needs of :class:`.workers.Workers`, which has all channels."""
+    """What a channel needs of :class:`.workers.Workers`, which owns all channels."""
 
     loop: asyncio.AbstractEventLoop
     placement: Placement
@@ -84,17 +84,17 @@ class Owner(Protocol):
 
 
 class WorkerChannel:
-    """The channel to one worker. A full one shows as ``busy`` at its member."""
+    """The channel to one worker. While it is full, its member is ``busy``."""
 
     def __init__(self, workers: Owner, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._workers = workers
         self._sock = sock
-        #: Messages other than connections that the worker has yet to take.
+        #: Messages that are not sent yet; connections are not queued.
         self._outbox: deque[bytes] = deque()
         self._closed = False
-        self._blocked = False  # until the worker reads what was sent
-        #: The version of the membership that it was told, or is about to be.
+        self._blocked = False  # until the worker has read some of what was sent
+        #: The version of the membership that was sent, or queued.
         self._known = 0
         #: Whether the worker has left, or its process has ended.
         self._has_ended = False
@@ -109,7 +109,8 @@ class WorkerChannel:
     def _watch_process(self) -> int:
         """A descriptor of the worker's process, or -1.
 
-        What the worker has forked keeps the channel open, but cannot serve its sessions.
+        The channel alone does not show the process's end: a process that the worker has forked
+        keeps it open, but cannot serve its sessions.
         """
         try:
             process = os.pidfd_open(self.pid)
@@ -117,7 +118,7 @@ class WorkerChannel:
             self._workers.loop.call_soon(self._process_ended)
             return -1
         except (OSError, AttributeError):
-            return -1  # before Linux 5.3, or not of this pid namespace: the channel must do
+            return -1  # before Linux 5.3, or in another pid namespace: rely on the channel
         self._workers.loop.add_reader(process, self._process_ended)
         return process
 
@@ -137,19 +138,19 @@ class WorkerChannel:
         return self._has_ended or self._process < 0
 
     def unwatch(self) -> None:
-        """What becomes of its process is of no interest any more."""
+        """Stop watching its process."""
         process, self._process = self._process, -1
         if process >= 0:
             self._workers.loop.remove_reader(process)
             os.close(process)
 
     def read_all(self) -> None:
-        """Handle all that the worker has sent."""
+        """Handle everything that the worker has sent."""
         while not self._closed and self.read():
             pass
 
     def read(self) -> bool:
-        """Handle what the worker has sent; false when there is no more of it now."""
+        """Handle packets that the worker has sent; false when there are no more now."""
         try:
             for _ in range(_BATCH):
                 try:
@@ -212,24 +213,24 @@ class WorkerChannel:
             raise ChannelError(f"unknown type {kind!r}")
 
     def _lost_descriptors(self, message: Message) -> None:
-        """:raises ChannelError: when it is not as it should be."""
+        """:raises ChannelError: when the message is malformed."""
         owner = self._workers.claims if Claims.handles(message["type"]) else self._workers.held
         owner.lost_descriptors(self, message)
 
     def _leave(self) -> None:
-        """The worker is about to end: whatever was sent to it is on its way before "left"."""
+        """The worker is about to end; it receives everything that was sent to it before "left"."""
         assert self.member is not None
         self._has_ended = True
         self._workers.held.leaves(self)
         self._workers.placement.leave(self.member, self)
         self.member.channels = []
         self._workers.members_changed()
-        # It waits for "left", and has to know by then whether supervisord stops it.
+        # The worker waits for "left", and must know by then whether all processes stop.
         self._tell_if_all_stop()
         self.tell({"type": "left"})
 
     def _drain(self, member: Member) -> None:
-        """The worker gets no new sessions; it waits for "drains" to know why it ends."""
+        """The worker gets no new sessions; before "drains" it learns whether all processes stop."""
         member.draining = True
         self._tell_if_all_stop()
         self.tell({"type": "drains"})
@@ -260,7 +261,7 @@ class WorkerChannel:
     def _take_back(self, message: Handover, descriptors: list[int]) -> None:
         if len(descriptors) != 1 or self.member is None:
             channel.close_all(descriptors)
-            raise ChannelError("a connection without its descriptor, or of a stranger")
+            raise ChannelError("a connection without its descriptor, or before a hello")
         if descriptors[0] >= self._workers.ceiling():
             channel.close_all(descriptors)
             self._lost_one()
@@ -269,14 +270,14 @@ class WorkerChannel:
             sock = socket.socket(fileno=descriptors[0])
         except OSError:
             channel.close_all(descriptors)
-            raise ChannelError("a descriptor that is no socket") from None
+            raise ChannelError("a descriptor that is not a socket") from None
         self._workers.handed_back += 1
         self._workers.place_again(
             Connection(sock, message.peer, message.local, message.scheme, message.prefix)
         )
 
     def hand_over(self, connection: Connection) -> bool:
-        """Pass a connection on; false when this worker can have none now, or is lost."""
+        """Hand a connection over; false when this worker must read first, or is lost."""
         if self._closed or self._blocked or self.member is None:
             return False
         handshake = connection.kind is HANDSHAKE
@@ -292,7 +293,7 @@ class WorkerChannel:
             if not self._send(data, [connection.sock.fileno()]):
                 return False
         except Exception as error:
-            # Nothing that one connection is may keep the others from this worker.
+            # One bad connection must not keep others from this worker.
             self._drop(connection, error)
         else:
             if handshake:
@@ -304,12 +305,11 @@ class WorkerChannel:
         return True
 
     def pass_on(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """A part of the sessions that this worker is to adopt; false when it can have none now,
-        or is lost."""
+        """See :meth:`.Carrier.pass_on`; false when this worker must read first, or is lost."""
         return not (self._closed or self._blocked) and self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """:raises OSError: when it is the descriptors' fault that it cannot be sent."""
+        """:raises OSError: when a descriptor is bad; other errors block or end the channel."""
         try:
             channel.send_encoded(self._sock, data, descriptors)
         except BlockingIOError:
@@ -326,8 +326,8 @@ class WorkerChannel:
         return False
 
     def _has_closed(self, error: OSError) -> None:
-        """Nothing can be sent: the end comes behind what it has sent before, which may be
-        connections, and sessions."""
+        """Sending failed. Read on: the worker may have sent connections and sessions before it
+        closed the channel."""
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             self.lose(str(error))
             return
@@ -335,14 +335,14 @@ class WorkerChannel:
         self._outbox.clear()
         if self.member is not None:
             self.member.busy = True
-        # Not here: this may be in the middle of placing.
+        # Later, because this may be called from within placing.
         self._workers.loop.call_soon(self.read_all)
 
     def _drop(self, connection: Connection, error: Exception) -> None:
         self._workers.count_refusal(reasons.BAD_CONNECTION, f"{connection.address}: {error}")
 
     def _block(self, seconds: Optional[float] = None) -> None:
-        """Send no more until the worker reads, or for some seconds."""
+        """Send nothing more until the worker reads, or for some seconds."""
         self._blocked = True
         if self.member is not None:
             self.member.busy = True
@@ -365,16 +365,16 @@ class WorkerChannel:
             self._workers.claims.resume(self)
 
     def tell(self, message: Message) -> None:
-        """Send a message, behind those that wait."""
+        """Send a message after those that are queued."""
         self._outbox.append(channel.encode(message))
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, and what is new about the other workers."""
+        """Send the queued messages, and changes of the membership."""
         membership = self._workers.membership
         while not (self._closed or self._blocked):
             if not self._outbox and self.member is not None and self._known != membership.version:
-                # All of it at a time: a worker that is slow to read misses what came between.
+                # Queue one version completely; a slow worker skips the versions in between.
                 self._outbox.extend(membership.since(self._known))
                 self._known = membership.version
             if not self._outbox:
@@ -389,7 +389,7 @@ class WorkerChannel:
                 self._outbox.popleft()
 
     def ask(self, question: Message) -> bool:
-        """Whether the worker takes a question now."""
+        """Send a question; false if the worker cannot receive it now."""
         try:
             channel.send(self._sock, question)
             return True
@@ -402,14 +402,14 @@ class WorkerChannel:
         self.tell({"type": "stopping", "all": self._workers.all_stop})
 
     def lose(self, reason: str) -> None:
-        """The channel is over; what waits for this worker finds another."""
+        """End the channel; connections that wait for this worker are placed elsewhere."""
         if self._closed:
             return
         self._closed = True
         self._workers.loop.remove_reader(self._sock)
         self._workers.loop.remove_writer(self._sock)
         self._sock.close()
-        if self.member is not None:  # else it has sent none
+        if self.member is not None:  # only a registered worker has tallies
             for name, sent in self._tallies.end():
                 self._workers.ended(self.member.tag, name, sent)
         self._workers.leave(self, reason)

@@ -1,4 +1,4 @@
-"""What a worker says of itself when it joins. Pure: messages in, what they say out."""
+"""Read the messages by which a worker registers. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..common.takeover import is_tag
 
 _LONGEST_NAME = 256
 
-#: Of a version, which is only shown.
+#: Longest version, which is only shown.
 _LONGEST_RELEASE = 64
 
 
 class Hello(NamedTuple):
     tag: str
-    #: As Supervisor has it.
+    #: Supervisor's name of the process.
     name: str
-    #: The version of supervisor-sio that it runs; empty when it does not say.
+    #: The version of supervisor-sio that it runs; empty if unknown.
     release: str
 
 
 def read_hello(message: Message) -> Hello:
-    """The first message.
+    """Read the first message.
 
-    :raises ChannelError: when it is not acceptable.
+    :raises ChannelError: when it is malformed.
     """
     if message["type"] != "hello":
         raise ChannelError(f"expected hello, not {message['type']!r}")
@@ -48,18 +48,18 @@ def _read_release(value: Any) -> str:
 
 
 class Ready(NamedTuple):
-    #: Of the relay, on which the worker hears the others.
+    #: The channels of the relay in which the worker receives.
     channels: list[str]
     #: The format of the sessions that it adopts; 0 when it adopts none.
     takes: int
-    #: The same of journals that it inherits.
+    #: The format of the journals that it inherits; 0 when it inherits none.
     recovers: int
-    #: Whose pages the application allows.
+    #: The origins whose pages the application allows.
     origins: Origins
 
 
 def read_ready(message: Message) -> Ready:
-    """:raises ChannelError: when it does not say its channels, or too many."""
+    """:raises ChannelError: when the message is malformed, or has too many channels."""
     channels = message.get("channels")
     if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
         raise ChannelError("a ready without its channels")

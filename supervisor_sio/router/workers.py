@@ -1,4 +1,4 @@
-"""The workers that are connected: who joins, who hangs, who leaves, and who hears of it."""
+"""The connected workers: accept them, notice when they hang or leave, and tell the others."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ from .worker_messages import read_hello, read_ready
 
 logger = logging.getLogger("supervisor_sio.router")
 
-#: Seconds in which workers that lived through another router are back. Until
-#: then nobody is told that one is missing.
+#: Seconds within which the workers of the router before this one connect. Until then, no
+#: membership is sent, so that no worker counts as gone.
 _SETTLE_TIME = 1.0
 
-#: Seconds without new workers after one could not be accepted.
+#: Seconds without accepting workers after an error.
 _PAUSE = 0.1
 
-#: Seconds over which changes of the membership are gathered: when hundreds of workers
-#: start, each of them is told of many at a time.
+#: Minimum seconds between two versions of the membership: when hundreds of workers start, each
+#: version has many changes.
 _GATHER = 0.05
 
 
 class Workers:
     """Listens for workers at ``router.sock``.
 
-    :param welcome: the settings that every worker gets.
-    :param drained: whether the operator drains the process of this name and pid.
-    :param ceiling: below it are the numbers of descriptors that may be taken back.
+    :param welcome: the settings that every worker receives.
+    :param drained: whether the operator has drained the process of this name and pid.
+    :param ceiling: the number below which descriptors of connections handed back must be.
     :param changed: called when a worker has joined or left.
-    :param members_here: gets the workers here that hear the relay.
+    :param members_here: called with the rows of the workers of this host.
     :param hear_supervisord: reads what supervisord has sent so far.
-    :param ended: gets the tag of each worker that has ended, and its tally on each channel.
+    :param ended: called with tag and name of each ended worker, and each of its tallies.
     :param held: the sessions that workers pass on.
-    :param sure_at: until then workers may have tasks that they got of a router before this one,
-        in seconds of the host's monotonic clock.
-    :param meter: is told how long each hand-over took, and of figures that came.
+    :param sure_at: until then, workers may hold tasks of the router before this one, in seconds of
+        the host's monotonic clock.
+    :param meter: measures hand-overs and reports, for the metrics.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Workers:
         self.meter = meter
         self.handed_over = 0
         self.handed_back = 0
-        #: What workers that have left had counted, as :mod:`.sums` adds it up.
+        #: The sums over workers that have left, see :mod:`.sums`.
         self.gone: Counter[str] = Counter()
         self._refusals = refusals
         self._listener = listener
         self._channels: set[WorkerChannel] = set()
         self._by_tag: dict[str, WorkerChannel] = {}
-        #: Those whose channel has ended, and whose process has not, by their tags.
+        #: Workers whose channel has ended, but not their process, by their tags.
         self._absent: dict[str, WorkerChannel] = {}
         self._silence = Silence(self.loop.time())
         self.queries = Queries(self.loop, self._ask)
@@ -110,13 +110,13 @@ class Workers:
             sure_at,
         )
         self._settled = False
-        #: Whether supervisord stops all that it has started, one after the other.
+        #: Whether supervisord is stopping all its processes.
         self.all_stop = False
         self.membership = Membership()
         self.members_changed = Throttle(self.loop, _GATHER, self._publish)
-        #: Whose pages the application allows, as the last worker has it that became ready.
+        #: The origins that the application allows, from the worker that became ready last.
         self.origins: Origins = {}
-        #: The workers of other hosts, as the message has them.
+        #: The rows of the workers of other hosts.
         self.elsewhere: list[Any] = []
 
     def __len__(self) -> int:
@@ -126,11 +126,11 @@ class Workers:
         return iter(self._channels)
 
     def held_sessions(self) -> int:
-        """How many no worker has now: one has passed them on, and another will adopt them."""
+        """The number of sessions that wait to be adopted."""
         return self.held.sessions
 
     def listen(self) -> None:
-        """Let workers in; those that lived through another router have connected already."""
+        """Accept workers; those of the router before this one have connected already."""
         self._listener.setblocking(False)
         self.loop.add_reader(self._listener, self._accept)
         self._accept()
@@ -138,7 +138,7 @@ class Workers:
         self.loop.call_later(LOOK, self._look)
 
     def _look(self) -> None:
-        """Place nothing more at workers that hang."""
+        """Notice workers that hang, at which nothing more is placed."""
         self.loop.call_later(LOOK, self._look)
         members = [worker.member for worker in self._channels if worker.member is not None]
         for member in self._silence.look(self.loop.time(), members):
@@ -148,10 +148,10 @@ class Workers:
                 member.pid,
             )
         if any(member.hung for member in members):
-            self.changed()  # supervisord may have to end one, in time
+            self.changed()  # supervisord may have to kill one at hung_timeout
 
     def heard(self, member: Member) -> None:
-        """It has reported."""
+        """A worker has reported."""
         member.reported_at = self.loop.time()
         if member.hung:
             member.is_back()
@@ -162,8 +162,8 @@ class Workers:
             self.changed()
 
     def _catch_up(self) -> bool:
-        """Let in who waits, and handle all that workers have sent; false when one of them cannot
-        be let in now."""
+        """Accept waiting workers, and handle everything that workers have sent; false when a worker
+        cannot be accepted now."""
         if not self._accept():
             return False
         for worker in list(self._channels):
@@ -171,7 +171,7 @@ class Workers:
         return True
 
     def _accept(self) -> bool:
-        """Whether no worker waits any more."""
+        """Accept all waiting workers; false when one cannot be accepted now."""
         while True:
             try:
                 sock, _ = self._listener.accept()
@@ -180,19 +180,19 @@ class Workers:
             except ConnectionError:
                 continue
             except OSError as error:
-                # Out of descriptors, most likely: let some go before the next try.
+                # Most likely out of descriptors: wait until some are closed.
                 self._refusals.count(reasons.WORKER_ACCEPT_FAILED, str(error))
                 self.loop.remove_reader(self._listener)
                 self.loop.call_later(_PAUSE, self.loop.add_reader, self._listener, self._accept)
                 return False
             newcomer = WorkerChannel(self, sock)
             self._channels.add(newcomer)
-            # What it sent while it waited for us is there already: its sessions
-            # must be known before the first client's request.
+            # Read what it has sent while it waited: its sessions must be known before the first
+            # client's request.
             newcomer.read()
 
     def join(self, newcomer: WorkerChannel, hello: Message) -> Member:
-        """:raises ChannelError: when the hello is not acceptable."""
+        """:raises ChannelError: when the hello is malformed, or the tag is in use."""
         tag, name, release = read_hello(hello)
         for other in [c for c in self._channels if c.member is not None and c.member.tag == tag]:
             if other.pid != newcomer.pid:
@@ -210,9 +210,9 @@ class Workers:
         return member
 
     def ready(self, member: Member, message: Message) -> None:
-        """:raises ChannelError: when the message is not as it should be."""
+        """:raises ChannelError: when the message is malformed."""
         member.channels, member.takes, member.recovers, self.origins = read_ready(message)
-        self.hear_supervisord()  # that it starts, and who else, if that has not been read yet
+        self.hear_supervisord()  # it may say, unread so far, that this worker and others start
         member.ready = True
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)
@@ -222,7 +222,7 @@ class Workers:
         self.changed()
 
     def _publish(self) -> None:
-        """Tell every worker who hears the relay."""
+        """Send the membership of the relay to every worker."""
         self.claims.look()
         if not self._settled:
             return
@@ -232,7 +232,7 @@ class Workers:
             *([tag, False, m.channels, True] for m in members for tag in m.adopted if m.channels),
             *([m.tag, False, m.channels, False] for m in members if m.channels),
         ]
-        # One that passes on its sessions still sends: the last row counts.
+        # A worker that passes on its sessions still sends, so its own row comes last, and counts.
         here = list({row[0]: row for row in rows}.values())
         self.members_here(here)
         self.membership.set([*self.elsewhere, *here])
@@ -261,7 +261,7 @@ class Workers:
         asked: dict[str, str] = {}
         missing, tag = 0, question["tag"]
         if self.held.has(tag):
-            return asked, 1  # whoever adopts it
+            return asked, 1  # the worker that adopts them is not known yet
         for worker in self._channels:
             member = worker.member
             if member is None or not member.ready or (tag and tag not in member.tags):
@@ -277,30 +277,30 @@ class Workers:
         return self._by_tag.get(owner.tag) if owner is not None else None
 
     def _expects(self, tag: str) -> bool:
-        """Whether some worker will have the clients with this tag."""
+        """Whether a worker will own the clients with this tag soon."""
         return self.held.keeps(tag) or self.placement.expects(tag)
 
     def count_refusal(self, reason: str, source: str) -> None:
         self._refusals.count(reason, source)
 
     def note_crowded(self, pid: int) -> None:
-        """What is for this worker waits until other descriptors have arrived."""
+        """Log that connections for this worker wait until other descriptors were received."""
         text = f"a worker (pid {pid}) gets its next connection later"
         line = self._refusals.noted(channel.ON_THEIR_WAY, text)
         if line:
             logger.warning("%s", line)
 
     def over(self, gone: WorkerChannel) -> None:
-        """Its channel has ended, and will not be opened again."""
+        """A worker's channel has ended, and the worker will not connect again."""
         if gone.member is not None:
             self._absent.pop(gone.member.tag, None)
             self.held.over(gone.member)
             if not gone.has_died and self.run_once.has(gone.member.tag):
-                return  # what it runs ends with the process
+                return  # its task ends with its process
         self.died(gone)
 
     def died(self, gone: WorkerChannel) -> None:
-        """Its process has ended, or is of no interest any more."""
+        """A worker's process has ended, or need not be watched any more."""
         if gone.has_died and gone.member is not None:
             self.run_once.died(gone.member.tag)
         gone.unwatch()

@@ -313,7 +313,7 @@ def test_garbage_and_idle_connections(cluster: Cluster, clients: Clients) -> Non
         assert clients.connect(cluster).call("echo", 2) == 2
     assert get(cluster, "/metrics", "HEAD") == (200, "")
     assert get(cluster, "/metrics", "POST") == (405, "use GET or HEAD\n")
-    assert get(cluster, "/nowhere") == (404, "there are /metrics and /healthz\n")
+    assert get(cluster, "/nowhere") == (404, "only /metrics and /healthz exist\n")
     wait_until(
         # A client that polls leaves a connection that is kept for its next request.
         lambda: len(os.listdir(f"/proc/{router}/fd")) <= descriptors + 3,

@@ -107,7 +107,7 @@ def test_another_one_runs_it_when_that_is_killed(cluster: Cluster, ticks: Ticks)
     os.kill(killed["pid"], signal.SIGKILL)
     ticks.wait_for_another(killed)
     cluster.wait_ready()
-    assert "ticker: its worker has not said" not in cluster.log("router")
+    assert "ticker: its worker has not renewed" not in cluster.log("router")
 
 
 def test_one_that_is_stopped_ends_it_first(cluster: Cluster, ticks: Ticks) -> None:

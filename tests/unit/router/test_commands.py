@@ -82,8 +82,8 @@ def test_one_that_is_undrained_before_it_has_connected_to_a_new_router() -> None
         ("drain", "no worker .* is connected"),
         ("undrain", "no worker .* is connected"),
         ("reload-tls", "TLS is off"),
-        ("emit", "no worker is there"),
-        ("dance", "does not know 'dance'"),
+        ("emit", "no worker is ready"),
+        ("dance", "has no command 'dance'"),
     ],
 )
 def test_what_cannot_be_done(kind: str, reason: str) -> None:
@@ -114,4 +114,4 @@ def test_an_answer_that_is_none_is_told() -> None:
     parts.execute("query", what="rooms", limit=2)
     parts.asked[0](Result(rows={NAME: [1]}))
     ((number, error),) = parts.results
-    assert number == 7 and error.startswith("an answer is not understood: ")
+    assert number == 7 and error.startswith("a worker's answer is malformed: ")

@@ -80,7 +80,7 @@ def test_pages(pages: Pages) -> None:
     assert list(text_string_to_metric_families(body.decode()))
     for path in ("/", "/metrics/", "/favicon.ico", "//healthz", "http://x/metrics"):
         status, _, body = pages.answer(get(path))
-        assert (status, body) == ("404 Not Found", b"there are /metrics and /healthz\n")
+        assert (status, body) == ("404 Not Found", b"only /metrics and /healthz exist\n")
     for method in ("POST", "OPTIONS", "BREW"):
         status, headers, body = pages.answer(get("/metrics", method))
         assert (status, dict(headers)["Allow"]) == ("405 Method Not Allowed", "GET, HEAD")

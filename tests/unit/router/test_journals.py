@@ -207,7 +207,7 @@ def test_a_journal_of_somebody_else(check: Check, source: Source, died: Optional
         node = cluster.node("a")
         node.segment(source=source, died=died)
         message = await node.hear("refused")
-        assert "somebody else" in message["reason"]
+        assert "another worker" in message["reason"]
 
     check(scenario)
 

@@ -37,11 +37,11 @@ def event(payload: str) -> bytes:
 def test_each_event_is_answered_and_output_goes_to_the_log() -> None:
     answers, log = talk(event("pid:1") + event("pid:2"))
     assert answers == b"READY\n" + b"RESULT 2\nOKREADY\n" * 2
-    assert log == "TICK_5\nTICK_5\nsupervisord is gone, the router leaves too\n"
+    assert log == "TICK_5\nTICK_5\nsupervisord is gone, so the router ends\n"
 
 
 def test_what_is_not_supervisords_ends_it() -> None:
     for said in (b"hello\n", event("pid:x")):
         answers, log = talk(said)
         assert answers == b"READY\n"
-        assert "standard input is not supervisord's: " in log
+        assert "standard input does not come from supervisord: " in log

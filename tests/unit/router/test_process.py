@@ -193,7 +193,7 @@ def test_a_router_whose_relay_has_ended_leaves(
         assert router._stopped.done()
 
     assert run(supervisord, scenario) == 1
-    assert "the relay has stopped, the router leaves to start afresh" in caplog.text
+    assert "the relay has stopped, so the router ends and is restarted" in caplog.text
 
 
 def test_who_waits_for_a_worker_waits_on_at_the_next_router(supervisord: Supervisord) -> None:
