@@ -157,7 +157,7 @@ def _stop(session: Session, worker: dict[str, Any], surge: bool, progress: Progr
         if drains:
             _drain(session, name, progress)
             if not moves:
-                with progress.waiting("drained, until its clients have finished connecting"):
+                with progress.waiting("drained, waiting for its clients to finish connecting"):
                     time.sleep(DRAIN_TIME)
         with progress.waiting("waiting for its process to end"):
             # Without waiting in supervisord, which would use a whole core for it.

@@ -50,7 +50,7 @@ class Step(Enum):
 
     IDLE = ""
     ANNOUNCED = "the next"
-    DRAINING = "drained, until its clients have finished connecting"
+    DRAINING = "drained, waiting for its clients to finish connecting"
     STOPPING = "waiting for its process to end"
     STARTING = "waiting for the new process to be ready"
 

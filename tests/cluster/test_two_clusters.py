@@ -263,5 +263,5 @@ def test_two_sections_of_one_name(make_cluster: ClusterFactory) -> None:
     )
     assert the_error(cluster).endswith(
         " Error: [rpcinterface:sio]: there are several sections of this name, and supervisord "
-        "makes one cluster of them; give each its own name"
+        "merges them into one cluster; give each its own name"
     )
