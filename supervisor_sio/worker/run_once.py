@@ -5,8 +5,8 @@ state    event                                                   next state
 =======  ======================================================  ===============================
 WAITING  the router offers the task, and this worker answers     RUNNING
          before the offer expires
-RUNNING  this worker renews its lease before the lease ends      RUNNING, with a lease of
-                                                                 RUN_ONCE_LEASE from then on
+RUNNING  this worker renews its lease before the lease ends      RUNNING for RUN_ONCE_LEASE from
+                                                                 the start of the renewal
          the lease expires, or the router has given the task     LOST
          to another worker
          the function returns                                    DONE
