@@ -68,7 +68,7 @@ class Refusals:
             self._logger.exception("%s failed %d times, last of %s", what, untold, source)
 
     def noted(self, reason: str, text: str) -> str:
-        """As :meth:`counted`, for what is no refusal; ``text`` describes the last case."""
+        """As :meth:`counted`, for an event that refuses no client; ``text`` describes the last."""
         untold = self._untold.count(reason)
         return f"{text}: {reason} ({untold} times)" if untold else ""
 

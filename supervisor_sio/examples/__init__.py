@@ -1,1 +1,1 @@
-"""Examples that come with the package: a chat, page and app."""
+"""Example applications in the package: a chat with its page."""

@@ -1,4 +1,4 @@
-"""A chat in which every message says which worker took it in.
+"""A chat in which every message shows the worker that received it.
 
 By hand:      python -m supervisor_sio.examples.chat
 In a cluster: supervisord -n -c conf.d/supervisord.conf
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import eventlet
 
-eventlet.monkey_patch()  # first of all: else a handler that sleeps or queries stops all clients
+eventlet.monkey_patch()  # before other imports, so that a waiting handler does not block the others
 # ruff: noqa: E402
 
 import os
@@ -23,14 +23,14 @@ HERE = Path(__file__).parent
 
 
 def worker_name() -> str:
-    """What supervisorctl calls this process: ``group:name``."""
+    """The name of this process in supervisorctl: ``group:name``."""
     name = os.environ.get("SUPERVISOR_PROCESS_NAME")
     return f"{os.environ['SUPERVISOR_GROUP_NAME']}:{name}" if name else "no supervisor"
 
 
 WORKER = worker_name()
 
-# A worker that restarts passes its clients on: nothing is kept of them in this process.
+# A worker that restarts passes its clients on, because this process keeps no state of them.
 manager = ZmqManager(takeover=True)
 sio = socketio.Server(async_mode="eventlet", client_manager=manager)
 app = socketio.WSGIApp(
@@ -50,14 +50,14 @@ def connect(sid: str, environ: dict[str, Any]) -> None:
 
 @sio.event
 def message(sid: str, who: str, text: str) -> None:
-    # Clients send what they like: hold it to text of some length.
+    # Clients may send anything: convert it to text of limited length.
     who, text = str(who)[:40], str(text)[:2000]
     sio.emit("message", {"who": who, "text": text, "worker": WORKER})
 
 
 @manager.run_once("headcount")
 def headcount(lease: Lease) -> None:
-    """In one worker of the cluster: each would tell everybody."""
+    """Runs in one worker of the cluster; in all, each client would get the number several times."""
     while lease.wait(5):
         sio.emit("present", len(manager.fetch_sockets()))
 

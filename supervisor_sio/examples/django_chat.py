@@ -1,4 +1,4 @@
-"""The same chat beside a Django project, in one file; a view takes part in it.
+"""The same chat with Django, in one file; a view sends messages as well.
 
 supervisor-sio worker supervisor_sio.examples.django_chat:app
 curl -d text=hello http://127.0.0.1:8000/announce
@@ -38,7 +38,7 @@ def message(sid: str, who: str, text: str) -> None:
 
 @manager.run_once("headcount")
 def headcount(lease: Lease) -> None:
-    """In one worker of the cluster: each would tell everybody."""
+    """Runs in one worker of the cluster; in all, each client would get the number several times."""
     while lease.wait(5):
         sio.emit("present", len(manager.fetch_sockets()))
 

@@ -47,6 +47,6 @@ async def message(sid: str, who: str, text: str) -> None:
 
 @manager.run_once("headcount")
 async def headcount(lease: AsyncLease) -> None:
-    """In one worker of the cluster: each would tell everybody."""
+    """Runs in one worker of the cluster; in all, each client would get the number several times."""
     while await lease.wait(5):
         await sio.emit("present", len(await manager.fetch_sockets()))

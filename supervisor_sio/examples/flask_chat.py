@@ -41,6 +41,6 @@ def message(who: str, text: str) -> None:
 
 @manager.run_once("headcount")
 def headcount(lease: Lease) -> None:
-    """In one worker of the cluster: each would tell everybody."""
+    """Runs in one worker of the cluster; in all, each client would get the number several times."""
     while lease.wait(5):
         socketio.emit("present", len(manager.fetch_sockets()))

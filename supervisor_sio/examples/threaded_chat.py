@@ -1,4 +1,4 @@
-"""The same chat with Flask-SocketIO in threads: nothing is patched, and handlers may block.
+"""The same chat with Flask-SocketIO in threads: without monkey patching, and handlers may block.
 
 supervisor-sio worker --async-mode threading supervisor_sio.examples.threaded_chat:app
 curl -d text=hello http://127.0.0.1:8000/announce
@@ -49,6 +49,6 @@ def message(who: str, text: str) -> None:
 
 @manager.run_once("headcount")
 def headcount(lease: Lease) -> None:
-    """In one worker of the cluster: each would tell everybody."""
+    """Runs in one worker of the cluster; in all, each client would get the number several times."""
     while lease.wait(5):
         socketio.emit("present", len(manager.fetch_sockets()))

@@ -244,12 +244,12 @@ class Cluster:
         return name in self._known_workers or subcommand_of(command) == "worker"
 
     def scale(self, name: str, wanted: Union[int, str]) -> dict[str, Any]:
-        """:raises RPCError: when the group cannot be scaled, or is another cluster's."""
+        """Scale a group. :raises RPCError: when it cannot be scaled, or is another cluster's."""
         self._check_group(name)
         return self._scaler.scale(name, wanted)
 
     def remove(self, name: str) -> Callable[[], Any]:
-        """:raises RPCError: when there is no such process, or it is another cluster's."""
+        """Remove a process. :raises RPCError: when it does not exist, or is another cluster's."""
         self._check_group(split_namespec(name)[0])
         return self._guard.deferred("a removal", self._scaler.remove(name))
 
@@ -259,7 +259,7 @@ class Cluster:
             raise RPCError(Faults.FAILED, f"it is in the cluster {other}, not in this one")
 
     def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
-        """:raises RPCError: when there is no router to tell."""
+        """Send a command to the router. :raises RPCError: when no router is running."""
         if self._open_router is None:
             raise RPCError(Faults.FAILED, _NO_ROUTER.format(ctl_command(self._programs.cluster)))
         return self._open_router.command({"type": kind, **arguments})
