@@ -44,7 +44,8 @@ class Claiming(Confirming):
         ask: Ask,
         there: Heard,
     ) -> Optional[Moved]:
-        """
+        """Take the steps ``fetch`` and ``taken`` after a ``claim``.
+
         :param there: the owner's position.
         :return: the worker to which the client had moved from here, if it was here before.
         """

@@ -62,6 +62,8 @@ class HandingOver(Confirming):
             return {"reason": INCOMPLETE}, ()
 
     async def _claim(self, pid: str, namespace: str) -> Said:
+        """The answer to ``claim``: the client's state and this process's position, or the worker to
+        which it has moved."""
         moved = self._moved.get(self._sid_of.get(pid, ""))
         if moved is not None and moved.namespace == namespace:
             return {"moved": moved.tag}, ()
@@ -83,6 +85,7 @@ class HandingOver(Confirming):
         return {}, [[state], [json.dumps(heard.to_json())]]
 
     def _claimed(self, pid: str, namespace: str) -> Client:
+        """:raises NotRecovered: when this process does not have the client."""
         sid = self._sid_of.get(pid, "")
         client = self._known.get(sid)
         if client is None and sid in self._moved:
@@ -97,7 +100,8 @@ class HandingOver(Confirming):
     async def _fetch(
         self, client: Client, offset: Optional[str], heard: Heard, tag: str
     ) -> Packets:
-        """
+        """The answer to ``fetch``.
+
         :param heard: the new worker's position when it began to hold messages for the client.
         :return: this process's position, and the missed events up to it.
         """

@@ -70,7 +70,7 @@ class Inheriting(Confirming):
             except ValueError as error:
                 errors.append(error)
             if errors:
-                text = "not all clients of worker %s are known, last of %d: %s"
+                text = "not all clients of worker %s can be restored: %d errors, last: %s"
                 logger.error(text, reader.tag, len(errors), errors[-1])
 
     def _inherit_state(

@@ -46,7 +46,7 @@ class Members:
         """Whether a living worker sends under this tag."""
         return tag in self._elsewhere and tag not in self._aliases
 
-    def hear(self, tag: str) -> bool:
+    def receives(self, tag: str) -> bool:
         """Whether a process receives under this tag."""
         return tag in self._elsewhere
 

@@ -106,7 +106,7 @@ class Outside(Asking):
                 return
             waiting = call.waiting
             # A worker's last answers and the news that it left come on different ways: look twice.
-            gone = {worker for worker in waiting if not self._members.hear(worker)}
+            gone = {worker for worker in waiting if not self._members.receives(worker)}
             for worker in gone & missing:
                 call.lost(worker)
             missing = gone

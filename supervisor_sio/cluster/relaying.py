@@ -391,7 +391,7 @@ class Relaying(Takeover):
         return subscriber is not None and tag in subscriber.guest_tags
 
     def _is_unknown(self, tag: str) -> bool:
-        known = tag == BRIDGE or self._members.hear(tag)
+        known = tag == BRIDGE or self._members.receives(tag)
         return self._members.known and not known
 
     def _publish(self, fields: dict[str, Any]) -> Optional[Selection]:

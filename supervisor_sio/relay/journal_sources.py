@@ -81,7 +81,7 @@ class Sources:
             for name, streams in theirs.items():
                 known = ours.setdefault(name, {None: [0, 0]})
                 _add(known, streams)
-        # One of both knows that such a sender has ended; it is not waited for.
+        # If one of the two knows that a sender has ended, it is not waited for any more.
         for name in self.gone.keys() & self.senders.keys():
             _add(self.gone[name], self.senders.pop(name))
         for name, slot in other.bridges.items():
@@ -167,6 +167,6 @@ class Sources:
 
 
 def _add(streams: dict[Optional[str], Slot], more: dict[Optional[str], Slot]) -> None:
-    """Add the streams of a sender that somebody else has received further, or not so far."""
+    """Merge the streams of one sender: the higher number of each counts."""
     for tag, slot in more.items():
         streams[tag] = [max(slot[0], streams.get(tag, slot)[0]), 0]

@@ -26,11 +26,11 @@ def test_an_alias_receives_and_does_not_send() -> None:
     members.set({"a": False, "b": False, "c": True})
     assert members.set({"a": False, "b": False, "c": True}, {"a", "c"}) == (["a", "c"], [])
     assert list(members) == ["b"] and "a" not in members and "c" not in members
-    assert members.hear("a") and members.is_local("a") and members.is_remote("c")
+    assert members.receives("a") and members.is_local("a") and members.is_remote("c")
     assert members.receivers == ["a", "b"] and members.senders == ["b"]
     # Nobody has them any more.
     assert members.set({"b": False, "c": True}, {"c"}) == ([], ["a"])
-    assert not members.hear("a") and members.receivers == ["b"]
+    assert not members.receives("a") and members.receivers == ["b"]
 
 
 def test_whether_there_are_others() -> None:
