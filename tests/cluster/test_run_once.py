@@ -96,7 +96,7 @@ def test_one_runs_it_and_the_status_says_which(cluster: Cluster, ticks: Ticks) -
     row = wait_until(lambda: task(cluster), 5, "it is in the status")
     assert (row["state"], row["number"]) == ("running", last["number"])
     assert row["worker"] == f"workers:{last['worker']}"
-    line = f"task     ticker at {row['worker']}, since 0:0"
+    line = f"task     ticker runs in {row['worker']}, since 0:0"
     assert line in cluster.ctl("sio", "status").stdout
     answer = json.loads(cluster.ctl("sio", "status", "--json").stdout)
     assert {task["name"] for task in answer["tasks"]} == {"failing", "ticker"}

@@ -53,7 +53,7 @@ def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("module", ["router.process", "worker.service"])
 def test_routers_and_workers_import_nothing_of_supervisor(module: str) -> None:
-    """It takes a fifth of the time in which a router starts."""
+    """Importing it would take a fifth of a router's start."""
     program = (
         f"import sys, supervisor_sio.cli, supervisor_sio.{module}\n"
         "print([name for name in sys.modules if name.partition('.')[0] == 'supervisor'])"
@@ -66,7 +66,7 @@ def test_routers_and_workers_import_nothing_of_supervisor(module: str) -> None:
 def test_a_python_without_what_router_and_workers_need(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
-    """As Debian's, which has this package for supervisord's sake alone."""
+    """As Debian's Python, which has this package only for supervisord."""
 
     def fails(arguments: object) -> int:
         raise ModuleNotFoundError("No module named 'zmq'", name="zmq")

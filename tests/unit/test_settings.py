@@ -186,7 +186,7 @@ def test_an_unknown_option(option: str, hint: str) -> None:
 
 
 def test_one_that_hangs_may_do_so_for_longer_than_a_lifetime() -> None:
-    """It is not recycled for its age meanwhile, as it is not ready."""
+    """A hung worker is not ready, so it is not recycled for its age."""
     settings = parse_settings({"max_lifetime": "60", "hung_timeout": "90"})
     assert (settings.max_lifetime, settings.hung_timeout) == (60, 90)
 

@@ -83,7 +83,7 @@ class Deployment:
         return included
 
     def findings(self, host: Host = HOST) -> list[Finding]:
-        """But for what a cluster of root's is told."""
+        """The findings, without the warnings about root."""
         return [
             finding
             for finding in self.judge(host)

@@ -13,7 +13,7 @@ SHOP = 'SUPERVISOR_SIO_CLUSTER="shop"'
 
 @pytest.fixture
 def two(deployment: Deployment) -> Deployment:
-    """Of the clusters chat and shop, both sound."""
+    """A sound configuration with the clusters chat and shop."""
     listener, program = (deployment.sections[n] for n in ("eventlistener:sio", "program:workers"))
     for name, environment in (("chat", CHAT), ("shop", SHOP)):
         more = {"environment": environment}
@@ -78,7 +78,7 @@ def test_a_program_in_no_cluster(
 
 
 def test_a_cluster_that_nobody_has(deployment: Deployment) -> None:
-    """Also of a program that need not be in one, and where there is but one."""
+    """Also for a program that need not be in a cluster, and with a single cluster."""
     (line,) = said(deployment.set("program:cron", command="/bin/true", environment=SHOP))
     assert line == (
         "error [program:cron] environment: SUPERVISOR_SIO_CLUSTER: there is no cluster 'shop', "
@@ -152,7 +152,7 @@ def test_no_cluster_can_have_this_name(two: Deployment) -> None:
 
 @pytest.mark.parametrize("included", [False, True])
 def test_two_sections_of_one_name(two: Deployment, included: bool) -> None:
-    """Supervisor makes one of them, and says nothing."""
+    """Supervisor merges them into one section silently."""
     chat = dict(two.sections["rpcinterface:chat"])
     more = two.include("rpcinterface:shop")
     two.sections["rpcinterface:chat"] = chat

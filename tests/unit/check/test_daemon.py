@@ -15,7 +15,7 @@ from unit.check.deployment import BIN, HOST, Deployment
 
 
 class OtherPython:
-    """A supervisord of another Python, which says of itself what a test wants."""
+    """A supervisord with another Python, whose packages the test chooses."""
 
     def __init__(self, directory: Path) -> None:
         self.python = directory / "other" / "python3"
@@ -31,7 +31,7 @@ class OtherPython:
 
 @pytest.fixture
 def other(tmp_path: Path, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> OtherPython:
-    """The one of Debian's package, whose configuration the deployment's is."""
+    """The supervisord of Debian's package, to which the deployment's configuration belongs."""
     made = OtherPython(tmp_path)
     place = str(tmp_path.resolve()), str(made.supervisord)
     monkeypatch.setattr("supervisor_sio.check.daemon._DEBIAN", place)
@@ -74,7 +74,7 @@ def test_debians_supervisord_reads_other_files_only(
 def test_the_supervisord_that_runs_is_asked_first(
     deployment: Deployment, other: OtherPython
 ) -> None:
-    """Debian's package is installed, and its configuration is for the one of this environment."""
+    """Debian's package is installed, but a supervisord of this environment runs."""
     other.says("supervisor_sio", managed=True)
     script = deployment.directory / "supervisord"
     script.write_text("import time; print(flush=True); time.sleep(60)\n")
@@ -101,7 +101,7 @@ def test_a_pidfile_that_names_no_supervisord(
 def test_a_command_that_only_this_environment_has(
     deployment: Deployment, other: OtherPython, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither its PATH nor the directory of its Python has it."""
+    """Neither supervisord's PATH nor the directory of its Python has it."""
     monkeypatch.setattr("supervisor_sio.check.daemon._SERVICE_PATH", ("/no/bin",))
     line, _ = deployment.lines()
     assert line.endswith(
@@ -113,7 +113,7 @@ def test_a_command_that_only_this_environment_has(
 def test_nothing_can_be_installed_where_the_router_is(
     deployment: Deployment, other: OtherPython, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with the copy of the package that Debian's supervisord has for itself."""
+    """As with the copy of this package that is installed for Debian's supervisord."""
     monkeypatch.setattr("supervisor_sio.check.daemon._DEBIAN", ("/etc/supervisor", ""))
     script = deployment.directory / "supervisor-sio"
     script.write_text(f"#!{other.python}\n")

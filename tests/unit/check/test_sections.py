@@ -73,7 +73,7 @@ def test_init_for_each_mode(capsys: pytest.CaptureFixture[str], mode: str, optio
 
 
 def test_init_for_one_more_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is printed for each can stand in one file, and is sound."""
+    """The printed sections of both clusters fit into one file, and are sound."""
     printed = []
     for name in ("chat", "shop"):
         words = ["--listen", f"unix:{tmp_path}/{name}.sock", "--cluster", name]
@@ -125,7 +125,7 @@ def test_sections_are_parted_as_said() -> None:
 
 
 def options(text: str) -> dict[str, dict[str, str]]:
-    """Of each section, those as well that a comment has for who runs supervisord as root."""
+    """The options of each section, including those in comments for root."""
     parser = RawConfigParser(inline_comment_prefixes=(" ;",))
     parser.read_string(re.sub(r"^;(?=\w+ = )", "", text, flags=re.MULTILINE))
     return {section: dict(parser.items(section)) for section in parser.sections()}

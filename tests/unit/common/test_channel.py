@@ -163,7 +163,7 @@ def test_too_many_descriptors(
 
 @contextlib.contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
-    """This process can open no more than these, or a few less."""
+    """Limit the descriptors that this process can open to this number, or slightly fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(0) + count, hard))
     try:
@@ -254,7 +254,7 @@ def test_the_same_version() -> None:
 def test_what_a_peer_sent_before_it_was_killed_is_there(
     pair: Pair, pipe: tuple[int, int], no_leak: NoLeak
 ) -> None:
-    """Also if it had something to read: the kernel says ``ECONNRESET`` first."""
+    """Also if it had unread data, when the kernel returns ``ECONNRESET`` first."""
     here, there = pair
     channel.send(here, {"type": "load"})
     for number in range(3):

@@ -78,7 +78,7 @@ def test_memory() -> None:
 
 
 def test_without_descriptors_nobody_counts_as_gone() -> None:
-    """A worker whose clients have them all would else leave, because supervisord were gone."""
+    """Else a worker whose clients use all descriptors would end, as if supervisord were gone."""
     program = (
         "import os, resource\n"
         "from supervisor_sio.common.processes import has_parent\n"

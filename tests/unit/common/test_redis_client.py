@@ -168,7 +168,7 @@ def test_a_password_with_special_characters_is_not_shown(url: str) -> None:
 
 
 def test_brackets_in_a_password() -> None:
-    """Older Pythons understand them."""
+    """Older Pythons accept them."""
     try:
         options = connection(make_client("redis://user:[secret]@host"))
     except QueueError as error:

@@ -234,7 +234,7 @@ def test_keeping_it_harms_nobody(owned: OwnedRunDir, victim: Path) -> None:
 
 
 def test_a_supervisord_of_another_version(owned: OwnedRunDir) -> None:
-    """It may say more of the cluster, or less."""
+    """It may write more settings, or fewer."""
     path = os.path.join(owned.path, "cluster.json")
     for text, cluster in (
         ('{"channel": "my app", "more": 1}', ClusterInfo("my app")),

@@ -27,7 +27,7 @@ FIGURES = figures.report({})
 
 
 class Worker:
-    """The other end of a channel."""
+    """The worker's end of a channel."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Worker:
         channel.send(self.sock, message)
 
     def hear(self) -> list[channel.Message]:
-        """All that has come, connections as messages of a type; descriptors are closed."""
+        """All received packets, connections as messages of a type; descriptors are closed."""
         messages: list[channel.Message] = []
         for message, descriptors in self.packets():
             channel.close_all(descriptors)
@@ -62,7 +62,7 @@ class Worker:
         return messages
 
     def packets(self) -> Iterator[tuple[channel.Message, list[int]]]:
-        """The same, with the descriptors, which are the caller's."""
+        """All received packets with their descriptors, which the caller closes."""
         while True:
             try:
                 packet = handover.receive(self.sock, MAX_DESCRIPTORS)
@@ -82,7 +82,7 @@ class Worker:
 
 
 class Listener:
-    """What listens in the place of a worker: it has heard one thing."""
+    """A listener in place of a worker, which has received one message."""
 
     def __init__(
         self, listeners: list[Listener], position: int, keep: Optional[Callable[[int], None]]
@@ -100,14 +100,14 @@ class Listener:
 
 
 def memory(data: bytes) -> int:
-    """A memory file."""
+    """Make a memory file."""
     descriptor = os.memfd_create("test")
     os.write(descriptor, data)
     return descriptor
 
 
 def place(journal: Journal, tags: list[str]) -> int:
-    """What a reader says that knows nothing of journals."""
+    """Fails as the journal reader does for a malformed journal."""
     (*_, last) = journal.logs["events"].values()
     data = os.pread(last, 1000, 0)
     if data == b"not understood":

@@ -85,7 +85,7 @@ def run() -> Callable[[Callable[[Harness], Awaitable[None]]], None]:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Each look for the lowest descriptor that is free."""
+    """Record each search for the lowest free descriptor."""
     looked: list[int] = []
 
     def look(descriptor: int) -> int:

@@ -22,7 +22,7 @@ LONG = {"a": "x" * 60_000}
 
 
 class Worker:
-    """A way to a worker, which notes what it is sent."""
+    """A channel to a worker that records what is sent."""
 
     def __init__(self, tag: str) -> None:
         self.member: Optional[Member] = Member(tag, f"w:{tag}", 1)
@@ -305,7 +305,7 @@ def test_through_the_router(
 
 
 def settled(scenario: Scenario) -> Scenario:
-    """At a router that no worker can come back to any more."""
+    """Run with a router that has waited long enough for workers to connect."""
 
     async def run(harness: Harness) -> None:
         harness.placement._started -= REJOIN_TIME
@@ -326,7 +326,7 @@ def test_a_worker_that_comes_back_to_the_next_router(run: Callable[[Scenario], N
 
 
 async def heard(worker: Any, kind: str, number: int = 1) -> list[tuple[Message, list[int]]]:
-    """So many messages of this type; others are gone."""
+    """Wait for this many messages of a type; skip others."""
     found: list[tuple[Message, list[int]]] = []
 
     def look() -> bool:

@@ -51,7 +51,7 @@ class Harness:
         self.proxied = options.get("proxy_protocol", False)
 
     def connect(self, address: str, data: bytes) -> socket.socket:
-        """A client that has sent this much."""
+        """Connect a client that has sent this data."""
         client, sock = socket.socketpair()
         client.setblocking(False)
         self.clients.append(client)
@@ -110,7 +110,7 @@ def test_a_handshake_counts_for_its_address(
 
 @pytest.mark.parametrize("status", ["400", "503"])
 def test_a_page_may_read_why_it_was_refused(loop: asyncio.AbstractEventLoop, status: str) -> None:
-    """As far as the application allows it."""
+    """A refusal has CORS fields for origins that the application allows."""
 
     def scenario() -> None:
         harness = Harness(max_pending=0 if status == "503" else 8, origins=lambda: {ORIGIN: True})
@@ -126,7 +126,7 @@ def test_a_page_may_read_why_it_was_refused(loop: asyncio.AbstractEventLoop, sta
 
 
 def test_a_page_may_read_that_no_worker_was_there(loop: asyncio.AbstractEventLoop) -> None:
-    """Its head has been read before, at once or in part."""
+    """The request's head was read before, at once or in parts."""
 
     def scenario() -> None:
         harness = Harness(max_pending=8, origins=lambda: {ORIGIN: True})

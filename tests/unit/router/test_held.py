@@ -66,7 +66,7 @@ class Passer:
         return [message for message, _ in await packets(self.worker, *kinds)]
 
     async def pass_on(self, batches: int = 1, sessions: int = 2) -> None:
-        """All of it, in good order."""
+        """Pass on everything, in the right order."""
         self.announce()
         for _ in range(batches):
             self.batch(sessions)
@@ -79,7 +79,7 @@ class Passer:
         await wait_for(lambda: self.harness.pool.owner(self.tag) is None)
 
     def lost(self) -> int:
-        """How many of the clients see the end of their connection."""
+        """The number of clients whose connection was closed."""
         return sum(ended(client) for client in self.clients)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Passer:
 
 
 class Taker:
-    """A worker that adopts."""
+    """A worker that adopts sessions."""
 
     def __init__(self, harness: Harness, tag: str = "new", name: str = "w", takes: int = 1) -> None:
         (self.worker,) = harness.start(tag, name=name, takes=takes)
@@ -99,7 +99,7 @@ class Taker:
         self.id = -1
 
     async def hear(self, kind: str, take: bool = True) -> channel.Message:
-        """Whatever comes, up to a message of this type."""
+        """Receive messages up to one of this type."""
         found: list[channel.Message] = []
 
         def look() -> bool:
@@ -118,7 +118,7 @@ class Taker:
         return found[0]
 
     async def batches(self, number: int) -> list[channel.Message]:
-        """So many, without a word about them."""
+        """Receive this many batches without confirming them."""
         found: list[channel.Message] = []
         while len(found) < number:
             await self.hear("sessions", take=False)
@@ -147,7 +147,7 @@ class Taker:
 
 
 class Cluster:
-    """Workers that are closed at the end."""
+    """Creates workers, and closes them at the end."""
 
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
@@ -166,7 +166,7 @@ class Cluster:
         return dict(self.harness.refusals.by_reason)
 
     def at(self, seconds: float) -> None:
-        """Let so much time have passed for all groups."""
+        """Move the deadlines of all groups as if this much time had passed."""
         for group in self.harness.held._groups.values():
             group.deadline -= seconds
             group.until -= seconds
@@ -188,7 +188,7 @@ class Cluster:
 def check(
     run: Callable[[Scenario], None], no_leak: Callable[[], AbstractContextManager[None]]
 ) -> Check:
-    """Runs a scenario after which nothing is held, nor open."""
+    """Run a scenario, and check that no session is held and no descriptor open afterwards."""
 
     def check(test: Callable[[Cluster], Awaitable[None]]) -> None:
         async def scenario(harness: Harness) -> None:
@@ -207,7 +207,7 @@ def check(
 
 
 async def packets(worker: Worker, *kinds: str) -> list[tuple[channel.Message, list[int]]]:
-    """As many as these, of these types; others are gone."""
+    """Wait for this many packets of these types; skip others."""
     found: list[tuple[channel.Message, list[int]]] = []
 
     def look() -> bool:
@@ -527,7 +527,7 @@ def test_what_nobody_adopts_is_closed_and_counted(
 
 
 def test_what_its_successor_does_not_understand_is_closed_at_once(check: Check) -> None:
-    """Nobody else does: its clients come back to the successor instead of waiting."""
+    """No worker has their format: their clients reconnect to the successor without waiting."""
 
     async def scenario(cluster: Cluster) -> None:
         cluster.taker("other", "other", takes=0)
@@ -705,14 +705,14 @@ def shelf() -> Any:
 
 
 def keep_on(cluster: Cluster, shelf: Any) -> Harness:
-    """Its router keeps what it holds on this shelf."""
+    """Let the router keep what it holds on this shelf."""
     harness = cluster.harness
     harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
     return harness
 
 
 def next_router(cluster: Cluster, shelf: Any, orderly: bool = False) -> None:
-    """The one before is gone, with all that it has open."""
+    """Replace the router by a new one, and close all descriptors of the old one."""
     harness, before = cluster.harness, cluster.harness.held
     if orderly:
         before.release()
@@ -757,7 +757,7 @@ def test_the_next_router_goes_on(
 def test_what_others_rely_on_is_kept_for_the_next_router(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that has ended does not send it again."""
+    """A worker that has ended cannot send these messages again."""
     monkeypatch.setattr(module, "REJOIN_TIME", 100.0)
 
     async def scenario(cluster: Cluster) -> None:
@@ -804,7 +804,7 @@ def test_who_has_it_from_the_router_before_keeps_it(check: Check, shelf: Any) ->
 
 
 def test_what_a_router_before_has_given_stays_given(check: Check, shelf: Any) -> None:
-    """The worker that has it may take any time to come back."""
+    """The worker that adopted the sessions may connect to the new router at any time."""
 
     async def scenario(cluster: Cluster) -> None:
         harness = keep_on(cluster, shelf)
@@ -834,7 +834,7 @@ def test_what_a_router_before_has_given_stays_given(check: Check, shelf: Any) ->
 
 
 def test_who_says_late_that_it_has_adopted_waits_for_who_has(check: Check, shelf: Any) -> None:
-    """A router before gave them to another worker, which is slower to come back."""
+    """An earlier router gave the sessions to another worker, which connects later."""
 
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness

@@ -41,7 +41,7 @@ SEGMENTS = {"events": [0, 1], "states": [0]}
 
 
 class Node:
-    """A worker: it adopts, and owns what it was told to begin with."""
+    """A worker that adopts sessions, and owns some from the start."""
 
     def __init__(self, harness: Harness, tag: str, name: str) -> None:
         self.harness, self.tag, self.name = harness, tag, name
@@ -63,7 +63,7 @@ class Node:
         self.connect()
 
     def connect(self) -> None:
-        """What it says, it says in the order of a link."""
+        """Connect, and send the messages in the order in which a link sends them."""
         formats = {"takes": takeover.FORMAT, "recovers": recovery.FORMAT}
         self.worker = Worker(self.harness.path, self.tag, self.name, **formats, ready=False)
         self.worker.sock.setblocking(False)
@@ -89,7 +89,7 @@ class Node:
         return {source.tag for source, _, _ in self.journals._segments}
 
     def read(self) -> bool:
-        """Whether there was something."""
+        """Handle one message; returns whether there was one."""
         some = False
         if not self.connected:
             return some
@@ -106,7 +106,7 @@ class Node:
         return some
 
     def lose(self) -> None:
-        """Its router."""
+        """Lose the connection to the router."""
         self.connected = False
         self.worker.sock.close()
         self.arriving.lost()
@@ -147,7 +147,7 @@ class Node:
             self.undecided.remove(number)
 
     def pass_on(self, batches: int, whole: bool) -> None:
-        """All that it owns, and what its own clients have; then it ends."""
+        """Pass on all own and adopted sessions, then end."""
         self.own.setdefault(self.tag, [])
         tags = [self.tag, *(tag for tag in self.own if tag != self.tag)]
         channel.send(self.worker.sock, takeover.passing(tags, "socketio"), [place := memory(b"p")])
@@ -218,7 +218,7 @@ class World:
         node.close()
 
     async def process_ends(self) -> None:
-        """Of one whose channel has ended."""
+        """The process ends of a worker whose channel has ended before."""
         if not self.ending:
             return
         gone = self.ending.pop(0)
@@ -293,7 +293,7 @@ class World:
             await asyncio.sleep(0)
 
     async def settle(self) -> None:
-        """Everybody answers, and all time has passed."""
+        """Let all messages be answered, and all timeouts pass."""
         for _ in range(100):
             await self.process_ends()
             for node in self.nodes:
@@ -370,7 +370,7 @@ def play(
     monkeypatch: pytest.MonkeyPatch,
     shelf: Any,
 ) -> Play:
-    """Let something happen, and check what has become of all when everybody has answered."""
+    """Let random events happen, then settle, and check where all sessions are."""
     not_inherited = Held._not_inherited
 
     def play(chance: random.Random, happens: Callable[[World], Awaitable[None]]) -> None:
@@ -417,7 +417,7 @@ def test_each_session_has_one_owner(
 def test_who_took_too_long_lets_go_of_what_it_reads_later(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last batch is on its way to it when nobody is asked any more."""
+    """The last batch is in transit when the adoption is cancelled."""
     monkeypatch.setattr(module, "TAKEOVER_TRIES", 1)
     monkeypatch.setattr(module, "ADOPT_TIMEOUT", 0.0)
     assert TAKEOVER_BATCHES < MOST_BATCHES

@@ -62,7 +62,7 @@ class Node:
         self.worker.say(**recovery.dropped(Source(self.tag, NAME), log, number))
 
     async def keep(self, *more: int) -> None:
-        """A journal of one segment of each log, and of these of its events."""
+        """Send a journal with one segment in each log."""
         before = self.harness.held._journals.descriptors
         for number in (0, *more):
             self.segment("events", number, b"%s-%d" % (self.tag.encode(), number))
@@ -71,7 +71,7 @@ class Node:
         await wait_for(lambda: self.harness.held._journals.descriptors == before + kept)
 
     def die(self) -> None:
-        """As with ``kill -9``: the end of the channel comes first, and then that of the process."""
+        """As after ``kill -9``: the channel ends before the process."""
         (gone,) = [c for c in self.harness.workers if c.member and c.member.tag == self.tag]
         self.worker.sock.close()
         gone.read_all()
@@ -372,7 +372,7 @@ def test_many_segments_are_several_parts(check: Check) -> None:
 
 
 def test_an_heir_that_dies(check: Check) -> None:
-    """Before it has inherited, and after: the next one gets all, and when each of them died."""
+    """Before or after it has inherited: the next worker inherits all, with the times of death."""
 
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness
@@ -536,7 +536,7 @@ def test_a_worker_that_connects_again(check: Check) -> None:
 
 
 def test_a_process_that_ends_after_its_channel(check: Check) -> None:
-    """With a process of its own."""
+    """The worker has its own process."""
 
     async def scenario(cluster: Cluster) -> None:
         harness, heir = cluster.harness, cluster.node("heir")
@@ -615,7 +615,7 @@ def test_a_worker_that_takes_too_long_to_leave(check: Check) -> None:
 
 
 def test_nobody_has_both(check: Check) -> None:
-    """Recovery, or takeover, has been switched off meanwhile."""
+    """No worker has both formats, because recovery or takeover was switched off meanwhile."""
 
     async def scenario(cluster: Cluster) -> None:
         node = cluster.node("a", takes=1)
@@ -685,7 +685,7 @@ def test_the_next_router_has_what_the_dead_have_left(check: Check, shelf: Any) -
 
 
 async def next_router(cluster: Cluster, shelf: Any) -> None:
-    """The one that there is, is killed, and its workers have not seen that yet."""
+    """Kill the router before its workers notice it, and start the next one."""
     harness, before = cluster.harness, cluster.harness.held
     for known in before._journals._workers.values():
         for journal in known.journals.values():
@@ -713,7 +713,7 @@ async def next_router(cluster: Cluster, shelf: Any) -> None:
 def test_what_others_rely_on_is_kept_for_the_next_router(
     check: Check, shelf: Any, has_sessions: bool
 ) -> None:
-    """A worker that has ended does not send it again. Also when nobody adopts the sessions."""
+    """A worker that has ended cannot send these messages again, even if no worker adopts."""
 
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness
@@ -742,7 +742,7 @@ def test_what_others_rely_on_is_kept_for_the_next_router(
 def test_a_router_is_killed_while_it_keeps_a_journal_anew(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then the journal is on the shelf as it was, and as it is."""
+    """The shelf has both the old and the new version of the journal then."""
     monkeypatch.setattr(held_module, "is_alive", lambda pid: False)
 
     async def scenario(cluster: Cluster) -> None:
@@ -767,7 +767,7 @@ def test_a_router_is_killed_while_it_keeps_a_journal_anew(
 
 
 def test_a_journal_that_is_new_drops_nothing_else_from_the_shelf(check: Check, shelf: Any) -> None:
-    """Else the next router does not know who has adopted what, and a second worker may."""
+    """Else the next router would not know of finished adoptions, and a second worker may adopt."""
 
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness
@@ -829,7 +829,7 @@ def test_what_the_shelf_has_no_room_for_is_kept_later(
 def test_a_router_is_killed_while_a_journal_becomes_what_is_left(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    """Nothing of it is lost, whatever the router has done by then on the shelf."""
+    """No segment is lost, at whichever step the router is killed."""
     monkeypatch.setattr(held_module, "is_alive", lambda pid: False)
 
     async def scenario(cluster: Cluster) -> None:
@@ -869,7 +869,7 @@ def test_a_router_is_killed_while_a_journal_becomes_what_is_left(
 
 
 def test_a_shelf_without_room_for_both(check: Check, shelf: Any) -> None:
-    """It has what a worker has left when it has let go of what that worker had."""
+    """It has room for the group after the worker's journals were removed."""
 
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness
@@ -900,7 +900,7 @@ def test_a_shelf_without_room_for_both(check: Check, shelf: Any) -> None:
 def test_a_worker_that_passes_on_and_its_router_are_killed(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it had not passed on yet is in its journals."""
+    """The sessions that it had not passed on are in its journals."""
     monkeypatch.setattr(held_module, "is_alive", lambda pid: False)
 
     async def scenario(cluster: Cluster) -> None:

@@ -23,7 +23,7 @@ asyncio.run(main())
 
 
 def talk(said: bytes) -> tuple[bytes, str]:
-    """What goes to supervisord, and to the log, when supervisord says this and ends."""
+    """Send this as supervisord and close; returns what the router answers and logs."""
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM], input=said, capture_output=True, timeout=30, check=True
     )

@@ -192,7 +192,7 @@ def test_one_state_is_1(hung: bool, ready: bool, drained: bool, draining: bool) 
 
 
 def test_two_members_of_one_name_make_one_series() -> None:
-    """While the next process is there already, and the last has not quite gone."""
+    """The next process has joined before the previous one has left."""
     successor = replace(ONE, tag="cc", figures={"sessions": 1})
     metrics = metrics_of(replace(SNAPSHOT, members=(ONE, successor)), ONE, successor)
     found = [(s.name, tuple(s.labels.items())) for s in samples(metrics)]

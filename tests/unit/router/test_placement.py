@@ -35,7 +35,7 @@ def tcp_pair() -> Pair:
 
 
 class Harness:
-    """A placement for four, and what becomes of connections."""
+    """A placement of four connections, which records what happens to them."""
 
     def __init__(self) -> None:
         self.pool = Pool("least-connection")
@@ -58,7 +58,7 @@ class Harness:
         self.log.append((self.names[connection], "examined"))
 
     def hand_over(self, connection: Connection) -> bool:
-        """As the channel to a worker, which may be full or lost."""
+        """Stands for a channel to a worker, which may be full or lost."""
         if self.room == 0:
             self.member.busy = True
             return False
@@ -100,7 +100,7 @@ class Harness:
         self.placement.place_held()
 
     def read(self, room: int) -> None:
-        """The worker has read what it was sent."""
+        """Let the worker read what it was sent."""
         self.room, self.member.busy = room, False
         self.placement.resume(self.member)
 
@@ -158,7 +158,7 @@ def test_requests_come_before_idle_connections(harness: Harness) -> None:
 def test_the_request_of_an_idle_connection_is_read(
     harness: Harness, loop: asyncio.AbstractEventLoop
 ) -> None:
-    """It may be for a worker that drains; else it waits until there is one for new sessions."""
+    """It may be for a worker that drains; otherwise it waits for a worker that takes sessions."""
 
     async def turns() -> None:
         for _ in range(5):
@@ -234,7 +234,7 @@ def test_the_end(harness: Harness) -> None:
 
 
 def test_one_address_gives_way_to_others(harness: Harness) -> None:
-    """It may have all places, but of those beyond its share others take the newest."""
+    """One address may use all places, but loses the newest beyond its share when others come."""
     with nothing(harness):
         harness.place("abcd", address="10.0.0.1")
     harness.place("e", address="10.0.0.1")
@@ -308,7 +308,7 @@ def test_a_lost_workers_requests_go_to_another(harness: Harness) -> None:
 
 def test_hundreds_of_workers_that_die_together(harness: Harness) -> None:
     class Dead:
-        """The channel to a worker that is found to be lost when it is used."""
+        """A channel to a worker that turns out to be lost when it is used."""
 
         def __init__(self, tag: str) -> None:
             self.member = Member(tag, tag, 1, ready=True)
@@ -328,7 +328,7 @@ def test_hundreds_of_workers_that_die_together(harness: Harness) -> None:
 
 
 class Worker:
-    """One that takes everything."""
+    """A worker that accepts every connection."""
 
     def __init__(self, harness: Harness, name: str) -> None:
         self.harness = harness

@@ -18,7 +18,7 @@ def pool_of(count: int, method: str = "least-connection", ready: bool = True) ->
 
 
 def place(pool: Pool) -> Member:
-    """A handshake is handed over, as the router does it."""
+    """Hand a handshake over, as the router does."""
     member = pool.place_handshake()
     assert member is not None
     member.handshakes += 1
@@ -36,7 +36,7 @@ def with_tag(pool: Pool, tag: str) -> Member:
 
 
 def report(member: Member, sessions: int) -> None:
-    """The worker tells its sessions; no handshake is on its way."""
+    """The worker reports its sessions; no handshake is in transit."""
     member.figures = {"sessions": sessions, "handshakes_seen": member.handshakes}
 
 

@@ -41,7 +41,7 @@ def test_until_when_a_task_of_another_router_may_run(
 
 
 class Events:
-    """Standard input, on which supervisord says what becomes of processes."""
+    """Standard input, on which supervisord sends events."""
 
     def __init__(self, take: Callable[[Event], None], end: Callable[[], None]) -> None:
         self.take = take
@@ -126,7 +126,7 @@ Scenario = Callable[[Router], Awaitable[None]]
 
 
 def run(supervisord: Supervisord, scenario: Scenario, **settings: Any) -> int:
-    """Run a router; what the scenario leaves running is stopped by supervisord."""
+    """Run a router; supervisord stops it if it still runs at the end of the scenario."""
 
     async def main() -> int:
         router = supervisord.start(**settings)
@@ -143,7 +143,7 @@ def run(supervisord: Supervisord, scenario: Scenario, **settings: Any) -> int:
 
 
 async def given(worker: Worker, count: int = 1) -> list[Message]:
-    """The next connections that the worker gets."""
+    """Receive the next connections that the worker gets."""
     found: list[Message] = []
 
     def look() -> bool:
@@ -243,7 +243,7 @@ def test_a_drained_worker_stays_drained_at_the_next_router(supervisord: Supervis
 def test_a_worker_that_supervisord_stops_is_told_first(
     supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All are in the process of the test: which of them is meant is said by their pid."""
+    """All workers are in the test's process, so they have fake pids."""
     monkeypatch.setattr(process, "is_descendant", lambda pid, of: False)
 
     async def scenario(router: Router) -> None:
@@ -266,7 +266,7 @@ def kinds(messages: list[Message]) -> list[str]:
 def test_an_option_that_this_python_cannot_do_is_shown(
     supervisord: Supervisord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients are served all the same."""
+    """Clients are served without the option."""
     figures: list[Message] = []
 
     async def scenario(router: Router) -> None:

@@ -22,7 +22,7 @@ SOCKETS = {"what": "sockets", "tag": "", "id": 5}
 
 
 class Workers:
-    """Takes questions for three workers, of whom one is too busy."""
+    """Receives questions for three workers, one of which is busy."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()

@@ -45,7 +45,7 @@ def report_of(
 
 
 def test_clients_and_sessions_are_counted_apart() -> None:
-    """By the router, by workers that are there, and by those that have left."""
+    """In the router, in connected workers, and in workers that have left."""
     data, pid = (reasons.TABLE[one].figure for one in (reasons.SESSION_DATA, reasons.UNKNOWN_PID))
     one = Member("aa", "w:w_0", 1, "1.2", ready=True, takes=1, recovers=1)
     one.figures = {"no_descriptor": 1, data: 2, "taken_over": 7, "passed_on": 1}

@@ -29,7 +29,7 @@ class Timer:
 
 
 class Worker:
-    """The way to a worker, and what came there."""
+    """A channel to a worker that records what is sent."""
 
     def __init__(self, tag: str) -> None:
         self.member = Member(tag, f"workers:{tag}", 1, ready=True)
@@ -240,7 +240,7 @@ def test_nothing_is_given_away_while_workers_cannot_be_heard() -> None:
 
 
 def test_its_channel_ends_and_not_its_process() -> None:
-    """It may hold it still, or come again."""
+    """The worker may still hold the task, or connect again."""
     cluster = Cluster()
     first, second = cluster.join("a", "b")
     number = cluster.take(first)

@@ -149,7 +149,7 @@ def test_who_is_not_safe_is_told(
 
 
 class Carrier:
-    """A worker that takes ``room`` connections; what the next router would find each time."""
+    """A worker that accepts ``room`` connections, and checks the shelf each time."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair

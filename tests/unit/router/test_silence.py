@@ -10,7 +10,7 @@ def member(tag: str, reported_at: float = 0.0, ready: bool = True) -> Member:
 
 
 def look_until(silence: Silence, end: float, members: list[Member]) -> list[tuple[float, str]]:
-    """The tags of those found, and when."""
+    """The tags of the workers found, with the times."""
     found = []
     now = LOOK
     while now <= end:

@@ -12,7 +12,7 @@ from supervisor_sio.router.spreading import Spreading
     st.lists(st.integers(0, 40), max_size=40),
 )
 def test_all_have_the_same_in_the_end(workers: int, clients: int, more: list[int]) -> None:
-    """Whenever each of the workers comes, and clients between them."""
+    """In whatever order workers become ready and clients come."""
     spreading = Spreading()
     names = [f"worker-{number}" for number in range(workers)]
     spreading.starting.update(names)

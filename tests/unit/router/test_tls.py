@@ -84,7 +84,7 @@ def read_all(sock: socket.socket, pause: float = 0, chunk: int = 65536) -> bytes
 
 @pytest.fixture
 def descriptors() -> Iterator[Callable[[], int]]:
-    """How many more there are than at first."""
+    """The number of descriptors opened since the start."""
     gc.collect()  # what an earlier test has left must not close in between
     before = psutil.Process().num_fds()
     yield lambda: psutil.Process().num_fds() - before

@@ -91,7 +91,7 @@ def test_while_too_many_descriptors_are_on_their_way_all_wait(
 def test_nothing_is_lost_or_late_at_a_worker_that_is_slow_to_read(
     run: Callable[[Scenario], None],
 ) -> None:
-    """What it is told, and that it may leave, waits until it reads; after that nothing comes."""
+    """All messages wait until the worker reads, "left" is the last one."""
 
     async def scenario(harness: Harness) -> None:
         (slow,) = harness.start("slow")
@@ -163,7 +163,7 @@ def test_a_connection_comes_back(run: Callable[[Scenario], None]) -> None:
 def test_what_a_worker_gives_back_before_it_ends_is_not_lost(
     run: Callable[[Scenario], None],
 ) -> None:
-    """The router finds out that it cannot send, and reads what came before that."""
+    """The router fails to send, and then reads what the worker had sent before."""
 
     async def scenario(harness: Harness) -> None:
         worker, other = harness.start("a", "other")
@@ -184,7 +184,7 @@ def test_what_a_worker_gives_back_before_it_ends_is_not_lost(
 
 
 def test_what_a_worker_has_forked_does_not_keep_it(run: Callable[[Scenario], None]) -> None:
-    """Its child has the channel as well, and serves nobody."""
+    """A child of the worker has the channel open, and serves no client."""
 
     async def scenario(harness: Harness) -> None:
         (worker,) = harness.start("a")

@@ -84,7 +84,7 @@ def test_a_stranger_gets_a_short_reason(
 def test_a_worker_of_another_version_reads_why_it_is_refused(
     run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has sent more than its hello by then."""
+    """It has already sent more than its hello."""
 
     async def scenario(harness: Harness) -> None:
         with monkeypatch.context() as patch:
@@ -100,7 +100,7 @@ def test_a_worker_of_another_version_reads_why_it_is_refused(
 
 
 def test_one_that_connects_again_is_the_same_worker(run: Callable[[Scenario], None]) -> None:
-    """Its old channel ends, and takes nothing of the new one along."""
+    """When its old channel ends, the new one stays registered."""
 
     async def scenario(harness: Harness) -> None:
         (old,) = harness.start("a")
@@ -149,7 +149,7 @@ def test_one_that_hung_gets_sessions_when_it_reports_again(
 def test_a_new_router_tells_of_nobody_until_all_may_be_back(
     run: Callable[[Scenario], None],
 ) -> None:
-    """Else each would take those for ended that are a moment later."""
+    """Otherwise workers that connect a moment later would count as ended."""
 
     async def scenario(harness: Harness) -> None:
         harness.workers._settled = False
@@ -183,7 +183,7 @@ def test_a_router_without_a_descriptor_lets_workers_in_later(
 ) -> None:
     async def scenario(harness: Harness) -> None:
         class Full:
-            """The router's socket for workers: the first time there is no descriptor."""
+            """The router's socket for workers, which first fails for lack of a descriptor."""
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(harness.listener, name)

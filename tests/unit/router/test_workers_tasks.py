@@ -80,7 +80,7 @@ def test_one_that_was_not_ready_is_asked_when_it_is(run: Callable[[Scenario], No
 def test_a_channel_that_ends_is_not_the_end_of_the_process(
     run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers here are sockets of this process, which lives."""
+    """The workers here are sockets of the test's process, which lives on."""
     monkeypatch.setattr(module, "RUN_ONCE_LEASE", 0.3)
 
     async def scenario(harness: Harness) -> None:
@@ -122,7 +122,7 @@ for line in sys.stdin:
 def test_it_is_free_when_the_process_has_ended(
     run: Callable[[Scenario], None], closes: bool
 ) -> None:
-    """At once, also when its channel had ended before, and after it had said that it leaves."""
+    """At once, also if its channel had ended before, or if it had said that it leaves."""
 
     async def scenario(harness: Harness) -> None:
         (second,) = harness.start("b")

@@ -15,7 +15,7 @@ NAME = "workers:workers_00"
 
 
 class Supervisorctl:
-    """And the supervisord that it asks, of one worker that does not come back."""
+    """A supervisorctl and its supervisord, with one worker that does not become ready."""
 
     def __init__(self, fault: Optional[str] = None, state: str = "exited", **info: Any) -> None:
         self.stdout, self.exitstatus, self.printed = io.StringIO(), 0, ""
@@ -87,7 +87,7 @@ def test_the_router_is_no_worker(command: str) -> None:
 
 
 class OfTwoClusters(Supervisorctl):
-    """It has the clusters chat and shop."""
+    """A supervisord with the clusters chat and shop."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ def test_everything_runs() -> None:
 
 
 def test_processes_of_different_versions() -> None:
-    """What runs an older one than another does is to be restarted."""
+    """The remark names the processes with older versions, which must be restarted."""
 
     def versions(of_supervisord: str, of_router: str, *of_workers: str) -> list[str]:
         rows = [

@@ -263,7 +263,7 @@ def test_a_router_that_is_about_to_come_back(options: str, monkeypatch: pytest.M
 def test_a_router_that_comes_back_between_two_looks(
     looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What one look says of the workers is not held against what the next says of the router."""
+    """Workers in one status are not combined with the router of the next one."""
     cluster = Cluster()
     cluster.router = "down"
     look = cluster.getStatus
@@ -311,7 +311,7 @@ def test_a_router_that_refuses() -> None:
 
 @pytest.mark.parametrize("options", ["", " --surge"])
 def test_a_router_that_stays_down(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would be restarted, and nothing would say so."""
+    """The command fails; otherwise it would restart no worker without saying so."""
     cluster = Cluster()
     cluster.router = "down"
     clock = iter(range(0, 100, 10))

@@ -19,7 +19,7 @@ VARIABLES = (ENVIRONMENT_VARIABLE, CLUSTER, CLUSTERS)
 
 @pytest.fixture
 def supervisord(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One that runs nothing, and may have clusters."""
+    """A supervisord that runs no process, with any clusters."""
     monkeypatch.setattr("supervisor.events.callbacks", [])
     for name in VARIABLES:
         monkeypatch.setenv(name, "of a supervisord around it")
@@ -29,7 +29,7 @@ def supervisord(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def sections(directory: Path, **more: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Of two clusters, which share nothing until a test says so."""
+    """The sections of two clusters that share nothing."""
     made = {
         name: {"listen": f"unix:{directory}/{name}.s", "run_dir": f"{directory}/{name}"}
         for name in ("chat", "shop")
@@ -40,7 +40,7 @@ def sections(directory: Path, **more: dict[str, str]) -> dict[str, dict[str, str
 
 
 def environment_of(supervisord: Any, cluster: str | None) -> tuple[str | None, ...]:
-    """What a process gets that says this is its cluster."""
+    """The environment of a process that names this cluster."""
 
     environment = None if cluster is None else {CLUSTER: cluster}
     process = SimpleNamespace(

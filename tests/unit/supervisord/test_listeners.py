@@ -100,7 +100,7 @@ def test_unix(tmp_path: Path) -> None:
 def test_a_unix_socket_is_made_with_its_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By path it could be another file's that gets it."""
+    """chmod() by path could change another file."""
     monkeypatch.setattr(os, "chmod", None)
     before = os.umask(0o077)
     try:

@@ -1,4 +1,4 @@
-"""With a process of Supervisor's own class."""
+"""Tests with a process of Supervisor's own class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from supervisor_sio.supervisord.pauses import hold_back, starts_again
 
 
 class Process(Subprocess):  # type: ignore[misc]
-    """One that has exited, and notes when it is started."""
+    """A process that has exited, and records when it is started."""
 
     def __init__(self) -> None:
         options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=SimpleNamespace())
@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def noted() -> Iterator[list[str]]:
-    """The states that supervisord tells others of."""
+    """Record the states that supervisord announces."""
     states: list[str] = []
     before = events.callbacks[:]
     events.callbacks[:] = [

@@ -75,7 +75,7 @@ class Harness:
             raise self.fault
 
     def look(self, seconds: float = 10) -> list[bool]:
-        """Look for so long, once a second: whether somebody counted as recycled each time."""
+        """Call look() once a second for this time; returns the results."""
         counted = []
         for _ in range(int(seconds)):
             self.now += 1
@@ -175,7 +175,7 @@ def test_a_router_that_takes_no_command_is_told_again(monkeypatch: pytest.Monkey
 
 
 def test_workers_of_somebody_else_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand, or left behind by a script: the row of supervisord's own process is the first."""
+    """Started by hand, or left running by a script; supervisord's own process is the first row."""
     harness = Harness(monkeypatch, hung_timeout="6", max_memory="100MB")
     harness.rows += [
         harness.row(0, pid=5000, silent=100, memory=500 * KIB),

@@ -28,7 +28,7 @@ BEAT = 0.5
 
 
 class Cluster:
-    """Workers, and a supervisord that does what it is told, in a time of its own."""
+    """Workers and a supervisord that executes the actions, with a simulated clock."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Cluster:
         self.after()
 
     def run(self, seconds: float) -> list[tuple[Do, str]]:
-        """What was done meanwhile."""
+        """Let time pass; returns the executed actions."""
         before, end = len(self.done), self.now + seconds
         while self.now < end:
             self.now += BEAT
@@ -123,7 +123,7 @@ class Cluster:
 
     @property
     def away(self) -> list[str]:
-        """Who serves nobody new just now."""
+        """The workers that take no new sessions now."""
         return [worker.name for worker in self.workers.values() if worker.state != "ready"]
 
     def until(self, step: Step, seconds: float = 60) -> None:
@@ -217,7 +217,7 @@ def test_one_that_hangs_beyond_its_lifetime_is_killed_for_that() -> None:
 
 @pytest.mark.parametrize("reason", [Reason.HUNG, Reason.MEMORY])
 def test_a_successor_that_ends_before_the_next_look_has_ended_by_itself(reason: Reason) -> None:
-    """There is none while there is no router."""
+    """Without a router there is no look in between."""
     cluster = Cluster(Limits(max_memory=500 * MB, hung_timeout=10))
     if reason is Reason.HUNG:
         cluster.set(W1, state="hung", silent=10)
@@ -528,7 +528,7 @@ def test_the_pause_doubles_up_to_its_limit() -> None:
 
 
 class Operator:
-    """Does at random what operators do, and what befalls workers."""
+    """Does at random what operators do and what happens to workers."""
 
     def __init__(self, cluster: Cluster, chance: random.Random) -> None:
         self.cluster = cluster
@@ -575,7 +575,7 @@ class Operator:
                 self.drained.discard(name)
 
     def end(self) -> None:
-        """All that was stopped, drained or hung by this one is as it was before."""
+        """Undo everything that this operator has stopped, drained or made hang."""
         for name, worker in self.cluster.workers.items():
             if worker.state == "stopped":
                 self.cluster.start(name)

@@ -243,7 +243,7 @@ def test_reread_compares_with_the_file(tmp_path: Path) -> None:
 
 
 def test_the_file_has_another_numprocs_now(daemon: Daemon) -> None:
-    """That alone is no other program, if the processes are not told."""
+    """A different numprocs alone does not make the section a different program."""
     daemon.edit("numprocs = 2", "numprocs = 3")
     assert daemon.refuses("workers").startswith("[program:workers] has another command in")
     daemon.edit(" --of %(numprocs)d", " --of 2")
