@@ -247,7 +247,7 @@ class Claims:
         try:
             return carrier.pass_on(claim.data, claim.descriptors)
         except Exception as error:  # one question must not stop the others
-            logger.error("a question about a client that comes back: %r", error)
+            logger.error("a question about a client that came back is lost: %r", error)
             self._forget(number)
             return False
 

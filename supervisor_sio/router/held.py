@@ -347,7 +347,7 @@ class Held:
             tags = group.tags
             if group.taker is not carrier:
                 self._take_off(group)
-            logger.info("worker %s has %s", member.name, group)
+            logger.info("worker %s has adopted %s", member.name, group)
             self._journals.give(member, self._take_journals(group))
         self._note(number, member.tag)
         self._pool.adopted(member, list(dict.fromkeys([*member.adopted, *tags])))
@@ -490,7 +490,8 @@ class Held:
             position = self._place(journal, group.tags)
             listener = self._listen_from(group, name, position)
         except Exception as error:
-            logger.warning("the journal of worker %s on %s: %s", group.name, name, error)
+            text = "the journal of worker %s on channel %s cannot be inherited: %s"
+            logger.warning(text, group.name, name, error)
             channel.close_all([position] if position >= 0 else [])
             return
         group.channels[name] = Channel(position, listener)
@@ -643,7 +644,8 @@ class Held:
             try:
                 dump = listener.stop()
             except Exception as error:  # the adopting worker requests these messages again
-                logger.error("%s of worker %s: its listener: %r", name, group.name, error)
+                text = "the listener in place of worker %s on channel %s failed: %r"
+                logger.error(text, group.name, name, error)
                 continue
             self._keep_dump(group, name, dump)
 
@@ -668,7 +670,8 @@ class Held:
             try:
                 place.listener = self._listen_from(group, name, place.latest)
             except Exception as error:  # as above
-                logger.error("%s of worker %s: its listener: %r", name, group.name, error)
+                text = "the listener in place of worker %s on channel %s failed: %r"
+                logger.error(text, group.name, name, error)
 
     # --- the end ------------------------------------------------------------------------
 

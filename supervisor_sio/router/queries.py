@@ -77,7 +77,7 @@ def answer_packets(number: Any, rows: list[Any], result: Result) -> Iterator[Mes
         for part in in_parts(rows):
             yield {"type": "rows", "id": number, "rows": part}
     except ChannelError as error:
-        logger.error("the answer to a question of supervisorctl: %s", error)
+        logger.error("an answer to supervisorctl cannot be sent: %s", error)
         yield {**end, "error": str(error)}
         return
     yield {**end, "total": result.total, "missing": result.missing}

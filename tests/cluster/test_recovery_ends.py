@@ -134,7 +134,7 @@ def test_its_heir_is_killed_too(cluster: Cluster, connect: Connect, ledger: Ledg
     client = connect(at=tag(cluster, FIRST))
     logged = len(cluster.log("router"))
     kill(cluster, FIRST)
-    inherited = f"worker {SECOND} has the clients of worker {FIRST}"
+    inherited = f"worker {SECOND} has adopted the clients of worker {FIRST}"
     wait_until(lambda: inherited in cluster.log("router")[logged:], 20, "its heir")
     kill(cluster, SECOND)
     is_told_once(client, ledger, "server error")
