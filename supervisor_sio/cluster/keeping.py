@@ -237,6 +237,11 @@ class Keeping(IndexedManager):
         """The number of lost clients, which may come back."""
         return len(self._times)
 
+    def may_come_back(self, sid: str) -> bool:
+        """Whether a client is one that could come back to its session."""
+        client = self._known.get(sid)
+        return client is not None and client.capable and not client.cannot_come_back
+
     def lose(self, sid: str, namespace: str, reason: str) -> bool:
         """A client's connection has ended. Return whether the client is kept, to come back."""
         with self._tables:

@@ -953,6 +953,48 @@ RECYCLE_JITTER = _limit(
     "that started together do not end together",
 )
 
+# --- Clients that `sio rebalance` moves to other workers ---------------------------
+
+REBALANCE_RATE = _limit(
+    "REBALANCE_RATE",
+    100,
+    "clients a second",
+    "cluster",
+    "clients that `sio rebalance` disconnects at most: each opens a new session, which takes a "
+    "worker about a millisecond, with TLS the router two more, and may run a `connect` handler",
+)
+REBALANCE_TOLERANCE = _limit(
+    "REBALANCE_TOLERANCE",
+    0.05,
+    "of its share",
+    "worker",
+    "by so much, or by one client if that is more, each worker's number of clients may differ from "
+    "its share: no client has to reconnect for less",
+)
+REBALANCE_WAIT = _limit(
+    "REBALANCE_WAIT",
+    10.0,
+    "seconds",
+    "round of `sio rebalance`",
+    "time for the last clients to reconnect: socket.io-client waits for up to 1.5 s before its "
+    "first attempt, and for up to 7.5 s between later ones",
+)
+REBALANCE_ROUNDS = _limit(
+    "REBALANCE_ROUNDS",
+    3,
+    "rounds",
+    "`sio rebalance`",
+    "rounds after which `sio rebalance` ends even if the load is uneven; the second round is for "
+    "what changed during the first one, as when a worker died",
+)
+REBALANCE_LOOKED_AT = _limit(
+    "REBALANCE_LOOKED_AT",
+    2000,
+    "sessions",
+    "worker, each tenth of a second",
+    "sessions that a worker looks at to choose those to disconnect; that takes about a millisecond",
+)
+
 # --- The relay: messages between the processes of a host ------------------------
 
 RELAY_MOST_STREAMS = _limit(

@@ -294,6 +294,17 @@ class Session:
             return self.live.waiting
         return 0 if self._outbox is None else self._outbox.size
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing of it is under way: no change of transport, no message of the client, no
+        handler of an event, and no output that the client has yet to take."""
+        return (
+            self.state in (POLLING, WEBSOCKET)
+            and self._post is None
+            and self._unread is None
+            and not (self.running or self.waiting)
+        )
+
     def send(self, packet: Packet) -> None:
         """Send an Engine.IO packet: a text that begins with its type, or a binary message."""
         if self.live is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Callable, Mapping, Optional
 
 from ..common.certificates import describe, make_context
@@ -12,6 +13,7 @@ from .emitter import Emitter
 from .placement import Placement
 from .pool import Pool
 from .queries import Queries, Result, answer_packets, clients, rooms
+from .rebalancing import Rebalancing
 from .supervisord import CommandError, SupervisordChannel
 from .tls import Terminator
 
@@ -34,6 +36,7 @@ class Commands:
         pool: Pool,
         placement: Placement,
         queries: Queries,
+        rebalancing: Rebalancing,
         emitter: Emitter,
         answers: SupervisordChannel,
         figures: Callable[[], None],
@@ -44,6 +47,7 @@ class Commands:
         self._pool = pool
         self._placement = placement
         self._queries = queries
+        self._rebalancing = rebalancing
         self._emitter = emitter
         self._answers = answers
         self._figures = figures
@@ -67,6 +71,10 @@ class Commands:
             self._drain(command["name"])
         elif kind == "undrain":
             self._undrain(command["name"])
+        elif kind == "rebalance":
+            self._rebalancing.begin()
+        elif kind == "stop-rebalance":
+            self._rebalancing.stop()
         elif kind == "reload-tls":
             self._reload_tls()
         else:
@@ -97,7 +105,7 @@ class Commands:
 
     def _drain(self, name: str) -> None:
         for member in self._members(name):
-            member.drained = True
+            member.drained, member.drained_at = True, time.monotonic()
             self._drained[name] = member.pid
             logger.info("worker %s is drained: no new sessions", name)
 

@@ -51,6 +51,9 @@ REJOIN_TIME = 2.0
 #: one, and for five after failed attempts.
 _COME_BACK = 5.0
 
+#: Seconds within which supervisord starts a worker again that it stops for a restart.
+_RESTART = 2.0
+
 #: Minimum seconds between two times that waiting connections are kept for the next router.
 _KEEP_INTERVAL = 0.05
 
@@ -162,6 +165,13 @@ class Placement:
         stopped, when = self._stopped
         if name == stopped and time.monotonic() - when < _COME_BACK and self._pool.eligible:
             self._begin_to_spread()
+
+    @property
+    def expected(self) -> list[str]:
+        """Workers that are about to be there: supervisord starts them, or has just stopped them."""
+        name, when = self._stopped
+        just_stopped = time.monotonic() - when < _RESTART and not self._pool.named(name)
+        return sorted(self._spreading.starting | ({name} if just_stopped else set()))
 
     def not_starting(self, name: str) -> None:
         """That worker will not become ready, so no session waits for it."""

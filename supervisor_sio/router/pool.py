@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import AbstractSet, Iterator, Mapping, Optional, Sequence
 
-from ..common.balance import METHODS, round_robin
+from ..common.balance import METHODS, least_connection, round_robin
 from ..common.event_figures import EventRow
 from ..common.figures import Figure, Source
 
@@ -27,6 +27,8 @@ class Member:
     draining: bool = False
     #: Drained by the operator: it gets no new sessions. The worker itself is not told.
     drained: bool = False
+    #: Since when, by the host's monotonic clock; 0 if a router before this one drained it.
+    drained_at: float = 0.0
     #: It no longer reports: a handler blocks its loop, or its process is stopped.
     hung: bool = False
     #: Seconds without a report, while it hangs.
@@ -102,6 +104,8 @@ class Pool:
     """All workers with an open channel, by their tags."""
 
     method: str
+    #: Whether new sessions go to the worker that has the fewest, whatever the method is.
+    evens_out: bool = False
     #: The tags of sessions that the router holds, so that no worker has them.
     held: set[str] = field(default_factory=set)
     _members: dict[str, Member] = field(default_factory=dict)
@@ -163,7 +167,8 @@ class Pool:
         if not members:
             return None
         self._turn += 1
-        chosen: Member = METHODS[self.method](members, self._turn)
+        choose = least_connection if self.evens_out else METHODS[self.method]
+        chosen: Member = choose(members, self._turn)
         return chosen
 
     def place_plain(self) -> Optional[Member]:

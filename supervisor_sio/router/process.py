@@ -33,6 +33,7 @@ from .held_shelf import HeldShelf
 from .listener import EventListener
 from .placement import Placement
 from .pool import Pool
+from .rebalancing import Rebalancing
 from .report import Report
 from .reserve import RESERVE, affordable, reserve
 from .shelf import Shelf
@@ -204,6 +205,15 @@ class Router:
             queue=lambda: self._bridge.figures() if self._bridge is not None else {},
             faults=self._faults,
             recycled=self._recycled,
+            rebalancing=lambda: self._rebalancing.shown(),
+        )
+        self._rebalancing = Rebalancing(
+            pool=self._pool,
+            ask=self._workers.queries.release,
+            expected=lambda: self._placement.expected,
+            held=self._workers.held_sessions,
+            call_later=self._loop.call_later,
+            changed=self._send_figures,
         )
         self._emitter = Emitter(f"zmq+ipc://{run_dir.path}")
         self._commands = Commands(
@@ -211,6 +221,7 @@ class Router:
             pool=self._pool,
             placement=self._placement,
             queries=self._workers.queries,
+            rebalancing=self._rebalancing,
             emitter=self._emitter,
             answers=self._supervisord,
             figures=self._send_figures,

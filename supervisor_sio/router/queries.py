@@ -112,6 +112,14 @@ class Queries:
         self._open[number] = _Question(dict(asked), result, done, timer)
         self._settle(number)
 
+    def release(self, tag: str, most: int, done: Callable[[int], None]) -> None:
+        """Let a worker close the connections of so many clients at most.
+
+        :param done: gets of how many it has, as far as it says so in time.
+        """
+        question = {"what": "release", "tag": tag, "limit": most}
+        self.ask(question, lambda result: done(result.total))
+
     def answer(self, tag: str, message: Message) -> None:
         """Add a part of a worker's answer."""
         question = self._open.get(message.get("id", 0))

@@ -27,6 +27,7 @@ class Report:
     :param queue: figures of the bridge; empty without one.
     :param faults: options for which this Python lacks a package, with the reason.
     :param recycled: workers that supervisord has recycled, by reason; changed in place.
+    :param rebalancing: the progress of ``sio rebalance``.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Report:
         queue: Callable[[], Mapping[str, Any]],
         faults: list[str],
         recycled: Mapping[str, int],
+        rebalancing: Callable[[], Message],
     ) -> None:
         self._pool = pool
         self._workers = workers
@@ -49,6 +51,7 @@ class Report:
         self._queue = queue
         self._faults = faults
         self._recycled = recycled
+        self._rebalancing = rebalancing
 
     def totals(self) -> Message:
         """The figures of the router, and the sums of all workers."""
@@ -74,6 +77,7 @@ class Report:
             "not_recovered": self._not_recovered(),
             "tasks": [row._asdict() for row in self._workers.run_once.rows()],
             "queue": self._queue(),
+            "rebalancing": self._rebalancing(),
         }
 
     def rows(self) -> list[Message]:

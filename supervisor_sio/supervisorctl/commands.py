@@ -22,6 +22,7 @@ from .formatting import (
     workers_are_well,
 )
 from .grammar import Line, UsageError, format_help, parse_line
+from .rebalance import rebalance
 from .reload import reload
 from .scale import scale
 from .session import CommandError, Session, Unreachable, refused
@@ -224,6 +225,13 @@ def _scale(session: Session, line: Line) -> dict[str, Any]:
     return {"ok": well, **done}
 
 
+def _rebalance(session: Session, line: Line) -> dict[str, Any]:
+    done = rebalance(session)
+    if not done["ok"]:
+        session.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+    return done
+
+
 def _reload_tls(session: Session, line: Line) -> dict[str, Any]:
     session.call("sio.reloadTLS")
     session.say("certificate: reloaded")
@@ -242,6 +250,7 @@ _HANDLERS: dict[str, Handler] = {
     "drain": _drain,
     "undrain": _undrain,
     "scale": _scale,
+    "rebalance": _rebalance,
     "reload-tls": _reload_tls,
     "help": _help,
 }

@@ -149,6 +149,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
     if status["queue"]["state"] != "none":
         yield _queue(status["queue"])
     yield from _recycled(status.get("recycling", {}))
+    yield from _rebalancing(status.get("rebalancing", {}))
     yield from map(_task, status.get("tasks", ()))
 
 
@@ -156,6 +157,29 @@ def _recycled(recycling: dict[str, Any]) -> Iterable[str]:
     """The line about recycling, if the workers have limits."""
     if recycling.get("state") == "on":
         yield f"recycled {_by_reason(recycling['recycled'])}"
+
+
+def _rebalancing(rebalancing: dict[str, Any]) -> Iterable[str]:
+    """Nothing while there is none."""
+    if rebalancing.get("state", "idle") != "idle":
+        yield f"rebalance {how_far(rebalancing)}"
+
+
+def how_far(rebalancing: dict[str, Any]) -> str:
+    """Of one that is under way."""
+    closed, left = rebalancing["closed"], rebalancing["left"]
+    if rebalancing["state"] == "closing":
+        return f"{closed} of {closed + left} clients disconnected"
+    return f"waiting for clients that reconnect, {rebalancing['away']} of {closed}"
+
+
+def spread(workers: list[dict[str, Any]]) -> str:
+    """How many clients each of those that are ready has."""
+    counts = [worker["sessions"] for worker in workers if worker["state"] == "ready"]
+    if not counts:
+        return "no worker is ready"
+    least, most = min(counts), max(counts)
+    return f"{least} clients each" if least == most else f"{least} to {most} clients each"
 
 
 def _totals(section: Section, sums: dict[str, float]) -> str:

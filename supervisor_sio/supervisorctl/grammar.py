@@ -10,6 +10,7 @@ from typing import Iterable, Optional, Sequence
 
 from ..common.clusters import USUAL
 from ..common.emission import EmissionError, next_word
+from ..common.limits import REBALANCE_RATE, REBALANCE_TOLERANCE
 
 
 class UsageError(ValueError):
@@ -150,6 +151,15 @@ COMMANDS: dict[str, Command] = {
             least=2,
             most=2,
             completes="groups",
+        ),
+        Command(
+            "rebalance",
+            "Spread the clients evenly over the workers",
+            "Workers with more than their share close connections of some clients, up to "
+            f"{REBALANCE_RATE} a second, and those come back to the workers that have fewer; with "
+            "recovery to their sessions. Does nothing where each worker is within "
+            f"{REBALANCE_TOLERANCE:.0%} of its share. Ctrl-C stops it. The exit status is 1 when "
+            "the load is uneven in the end.",
         ),
         Command(
             "reload-tls",

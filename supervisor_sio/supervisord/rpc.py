@@ -98,6 +98,23 @@ class SioRPCInterface:
         _check_strings(name=name)
         return self._cluster.remove(name)
 
+    def rebalance(self) -> Any:
+        """Let workers with more clients than their share have some reconnect
+
+        They go to the workers that have fewer, some a second. Returns when that
+        has begun; getStatus says in rebalancing how far it is, and its result.
+
+        @return boolean result  Always True unless there is an error.
+        """
+        return self._cluster.command("rebalance")
+
+    def stopRebalance(self) -> Any:
+        """Let no more clients reconnect
+
+        @return boolean result  Always True unless there is an error.
+        """
+        return self._cluster.command("stop-rebalance")
+
     def reloadTLS(self) -> Any:
         """Read tls_certfile and tls_keyfile again, for new connections
 

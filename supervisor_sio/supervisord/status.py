@@ -128,6 +128,8 @@ def build_status(
             **{row.key: _number(figures.get("queue", {}).get(row.key, 0)) for row in table.QUEUE},
         },
         "recycling": recycling or {},
+        # Empty without a router, and of one of an older version.
+        "rebalancing": figures.get("rebalancing", {}),
         "tasks": [_task(row, members) for row in figures.get("tasks", [])],
         "workers": workers,
     }

@@ -1,4 +1,4 @@
-"""Answers ``supervisorctl sio``: lists a worker's clients or rooms, or disconnects a client.
+"""Answers ``supervisorctl sio``: lists a worker's clients or rooms, or disconnects some.
 
 Because clients may choose the names of rooms, the bytes that a row takes in the channel are
 limited, and a shortened row is marked.
@@ -19,6 +19,7 @@ from ..common.limits import (
     MOST_ROOMS_COUNTED,
     MOST_ROOMS_OF_CLIENT,
 )
+from .releasing import release
 
 _CUT = "…"
 
@@ -28,6 +29,8 @@ def answer(question: Message) -> tuple[list[Any], int]:
 
     :raises KeyError: for an unknown question.
     """
+    if question["what"] == "release":
+        return [], release(sessions.servers(), question["limit"])
     rows, total = [], 0
     for server in sessions.servers():
         more, count = _ANSWERS[question["what"]](server, question)

@@ -199,6 +199,12 @@ class Recovery:
             self._eio.in_loop(self.look)
         return True
 
+    def may_come_back(self, eio_sid: str) -> bool:
+        """Whether a client could, if it lost its connection now."""
+        find = self.manager.sid_from_eio_sid
+        sids = (find(eio_sid, name) for name in list(self.manager.get_namespaces()))
+        return any(sid is not None and self.manager.may_come_back(sid) for sid in sids)
+
     def look(self) -> None:
         """Check regularly for expired clients, as long as there are any; call it in the loop."""
         if not self._looking:

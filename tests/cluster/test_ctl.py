@@ -31,6 +31,7 @@ CHANGES = (
     ("drain", "workers"),
     ("undrain", "workers"),
     ("reload-tls",),
+    ("rebalance",),
     ("scale", "workers", "2"),
 )
 

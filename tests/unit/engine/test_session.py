@@ -1190,3 +1190,44 @@ def test_a_candidate_that_its_client_has_closed_is_not_the_next_one(world: World
     link.end()
     following.text("2probe", "5")
     assert session.state is State.WEBSOCKET
+
+
+# --- whether something is under way ------------------------------------------------------
+
+
+def test_at_rest_with_polling(world: World) -> None:
+    session = world.open()
+    assert session.at_rest
+    poll = world.get(session.sid)
+    assert session.at_rest, "that waits for what will be sent"
+    session.send("4one")
+    assert not session.at_rest
+    poll.reads = False
+    world.turn()
+    assert not session.at_rest, "the client has yet to take the answer"
+    poll.read()
+    assert session.at_rest
+    world.owner.handler = lambda session, data: False
+    world.post(session.sid, "4one", "4two")
+    assert not session.at_rest
+    session.proceed()
+    session.proceed()
+    assert session.at_rest
+    session.running = [None]
+    assert not session.at_rest
+    session.running = []
+    assert session.at_rest
+    session.close()
+    assert not session.at_rest
+
+
+def test_at_rest_with_a_websocket(world: World) -> None:
+    session = world.open()
+    link = world.upgrade(session.sid)
+    assert not session.at_rest, "it changes to the websocket"
+    link.text("2probe")
+    assert not session.at_rest
+    link.text("5")
+    assert session.at_rest
+    link.waiting = 10
+    assert not session.at_rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any, Callable, Optional
 from unittest.mock import Mock
@@ -27,6 +28,7 @@ class Parts:
         self.placement = Mock()
         self.asked: list[Callable[[Result], None]] = []
         self.emits: list[Any] = []
+        self.rebalancing = Mock()
         parts: Any = SimpleNamespace(
             ask=lambda command, done: self.asked.append(done),
             emit=lambda command, done: self.emits.append(done),
@@ -38,6 +40,7 @@ class Parts:
             pool=pool,
             placement=self.placement,
             queries=parts,
+            rebalancing=self.rebalancing,
             emitter=parts,
             answers=parts,
             figures=self.figures,
@@ -115,3 +118,25 @@ def test_an_answer_that_is_none_is_told() -> None:
     parts.asked[0](Result(rows={NAME: [1]}))
     ((number, error),) = parts.results
     assert number == 7 and error.startswith("a worker's answer is malformed: ")
+
+
+def test_a_rebalance_is_begun_and_stopped() -> None:
+    parts = Parts()
+    parts.execute("rebalance")
+    parts.execute("stop-rebalance")
+    assert [call[0] for call in parts.rebalancing.method_calls] == ["begin", "stop"]
+    assert parts.results == [(7, ""), (7, "")] and parts.figures.call_count == 2
+
+
+def test_a_rebalance_that_cannot_be() -> None:
+    parts = Parts()
+    parts.rebalancing.begin.side_effect = CommandError("it takes two workers")
+    with pytest.raises(CommandError, match="it takes two workers"):
+        parts.execute("rebalance")
+    assert not parts.results
+
+
+def test_it_is_known_since_when_a_worker_is_drained() -> None:
+    member, before = worker(), time.monotonic()
+    Parts(member).execute("drain", name=NAME)
+    assert before <= member.drained_at <= time.monotonic()

@@ -507,3 +507,21 @@ def test_who_waits_is_told(
     harness.place(names)
     harness.placement.tick()
     assert caplog.messages == [line]
+
+
+def test_workers_that_are_about_to_be_there(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert harness.placement.expected == []
+    harness.placement.starting("slow")
+    assert harness.placement.expected == ["slow"]
+    harness.placement.not_starting("slow")
+    harness.start_worker()
+    harness.member.draining = True
+    harness.placement.leave(harness.member, harness)
+    assert harness.placement.expected == ["worker"], "it may be about to be started again"
+    harness.start_worker()
+    assert harness.placement.expected == []
+    harness.placement.leave(harness.member, harness)
+    monkeypatch.setattr(placement, "_RESTART", 0.0)
+    assert harness.placement.expected == [], "it stays stopped"

@@ -237,3 +237,12 @@ def test_who_hangs_keeps_its_sessions_and_gets_no_new_ones() -> None:
     assert hung.state == "hung" and pool.owner("a") is hung
     assert [pool.place_handshake() for _ in range(4)] == [other] * 4
     assert [pool.place_plain() for _ in range(4)] == [other] * 4
+
+
+@pytest.mark.parametrize("method", sorted(BALANCE_METHODS))
+def test_while_it_evens_out_the_one_with_the_fewest_is_next(method: str) -> None:
+    pool = pool_of(3, method)
+    for member, sessions in zip(pool, (9, 4, 9)):
+        report(member, sessions)
+    pool.evens_out = True
+    assert [place(pool).name for _ in range(5)] == ["workers:1"] * 5

@@ -41,6 +41,7 @@ def report_of(
         queue=dict,
         faults=[],
         recycled={"memory": 2},
+        rebalancing=lambda: {"state": "idle"},
     )
 
 

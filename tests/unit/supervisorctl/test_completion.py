@@ -25,7 +25,7 @@ def offered(line: str) -> Optional[list[str]]:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("sio re", ["reload", "reload-tls"]),
+        ("sio re", ["reload", "rebalance", "reload-tls"]),
         ("sio kick", ["kick"]),
         ("sio drain ", [*WORKERS, "chat:*", "solo:*"]),
         ("sio drain chat:chat_00 chat:", ["chat:chat_01", "chat:*"]),
@@ -45,7 +45,7 @@ def offered(line: str) -> Optional[list[str]]:
         ("sio --", ["--cluster"]),
         ("sio --cluster ", ["sio", "shop"]),
         ("sio --cluster sh", ["shop"]),
-        ("sio --cluster shop re", ["reload", "reload-tls"]),
+        ("sio --cluster shop re", ["reload", "rebalance", "reload-tls"]),
         ("sio --cluster shop drain ", ["shop:shop_00", "shop:*"]),
         ("start ", None),
         ("si", None),
