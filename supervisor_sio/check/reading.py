@@ -241,7 +241,7 @@ class _Reader:
             return
         (group,) = accepted.process_group_configs
         processes = tuple(group.process_configs)
-        if processes and options["command"] == command:  # and no stand-in
+        if processes and options["command"] == command:  # not a stand-in
             command = processes[0].command
         role, script = role_of(command), ""
         if role is Role.OTHER and subcommand_of(command) is None:
@@ -257,13 +257,13 @@ class _Reader:
             for kind in ("program", "fcgi-program")
         ]
         present = [program for program in self._to.programs if program.section in members]
-        if all(program.group is not None for program in present):  # or it is told already
+        if all(program.group is not None for program in present):  # else reported already
             self._accepted(section, *[program.section for program in present])
 
-    # --- supervisord's opinion ------------------------------------------------------
+    # --- what supervisord accepts ---------------------------------------------------
 
     def _accepted(self, section: str, *more: str) -> Any:
-        """supervisord's reading of a section, without the options that it refuses.
+        """Let supervisord read a section, without the options that it refuses.
 
         ``None`` when it cannot be made to take the section.
         """
@@ -282,12 +282,12 @@ class _Reader:
                     if option in _STAND_INS:
                         options[option] = _STAND_INS[option]
                     continue
-                if not refused:  # or it is only that the option is missing now
+                if not refused:  # else the error may only be that the option is missing now
                     self._refuse(section, "", in_plain_words(str(reason)))
                 return None
 
     def _culprit(self, sections: Sections, section: str, message: str) -> str:
-        """The option without which supervisord takes the section, or refuses another one."""
+        """The option to blame: without it, supervisord accepts the section, or refuses another."""
         named = option_in(message, {section: sections[section]})[1]
         if named:
             return named
