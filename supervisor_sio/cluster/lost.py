@@ -1,7 +1,8 @@
 """The state of a client that can come back, and when lost clients expire. Pure.
 
 A client is *lost* when its connection ended without a DISCONNECT: it stays in the manager's tables
-for ``recovery`` seconds, and what is emitted to it is kept.
+for ``recovery`` seconds, and what is emitted to it is kept. Times are by the host's monotonic
+clock, which all processes of the host share.
 """
 
 from __future__ import annotations
