@@ -23,6 +23,8 @@ a worker adopts
 ``took``          the worker has received a batch
 ``adopt-end``     the router has sent all batches
 ``adopted``       the worker has restored all, and has not read or written anything yet
+``adopt-place``   before ``adopt-go``, for each channel of the relay: a memory file with the
+                  position in its streams, and what the router has received until now
 ``not-adopted``   the worker cannot adopt, with the reason; it has dropped everything
 ``adopt-go``      the sessions belong to the worker from now on
 ``adopt-off``     the adoption is cancelled
@@ -92,6 +94,22 @@ def read_sessions(message: Message) -> Batch:
     if not is_tag(tag):
         raise ChannelError("sessions without a tag")
     return Batch(_count(message, "batch"), tag, _count(message, "count"))
+
+
+def place(number: int, name: str) -> Message:
+    """:param number: of an adoption. :param name: of a channel of the relay."""
+    return {"type": "adopt-place", "id": number, "channel": name}
+
+
+def read_place(message: Message) -> str:
+    """The channel in a message ``adopt-place``.
+
+    :raises ChannelError: when it is missing.
+    """
+    name = message.get("channel")
+    if not isinstance(name, str):
+        raise ChannelError("a place without a channel of the relay")
+    return name
 
 
 def read_tags(message: Message) -> list[str]:

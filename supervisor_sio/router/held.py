@@ -27,6 +27,8 @@ WAITING  the group has no batches and no journals         over
          group's format
          JOURNAL_TIME; or too many workers were asked     over: closed, and counted
 OFFERED  the worker has received a batch                  the router sends the next batch
+         it reports that it has restored all              the router stops receiving for it, and
+                                                          sends what it has received; then over
          it refuses, its channel has ended, or it has     WAITING; it is not asked again
          done nothing for ADOPT_TIMEOUT
 not      a worker reports that it has adopted all: the    over: requests go to that worker;
@@ -343,12 +345,34 @@ class Held:
         if not goes:
             carrier.tell({"type": "adopt-off", "id": number})
             return False
-        if group is not None:
-            tags = group.tags
-            if group.taker is not carrier:
-                self._take_off(group)
-            logger.info("worker %s has adopted %s", member.name, group)
-            self._journals.give(member, self._take_journals(group))
+        if group is None:
+            self._confirm(carrier, member, number, tags)
+            return False
+        if group.taker is not carrier:
+            self._take_off(group)
+        self._stop_listening(group)
+        group.state, group.taker, group.adopted = State.OFFERED, carrier, True
+        group.until = time.monotonic() + ADOPT_TIMEOUT
+        group.packets, group.sent, group.on_the_way = group.places(), 0, 0
+        self._pump(group)
+        return False
+
+    def _give(self, group: Group, carrier: Carrier) -> None:
+        """A worker has adopted a group, and has what was received meanwhile."""
+        member = _known(carrier)
+        logger.info("worker %s has adopted %s", member.name, group)
+        self._journals.give(member, self._take_journals(group))
+        self._confirm(carrier, member, group.id, group.tags, group)
+
+    def _confirm(
+        self,
+        carrier: Carrier,
+        member: Member,
+        number: int,
+        tags: list[str],
+        group: Optional[Group] = None,
+    ) -> None:
+        """Tell a worker that what it has adopted belongs to it."""
         self._note(number, member.tag)
         self._pool.adopted(member, list(dict.fromkeys([*member.adopted, *tags])))
         if group is not None:
@@ -356,7 +380,6 @@ class Held:
         carrier.tell({"type": "adopt-go", "id": number})
         self._members_changed()
         self._placement.resume(member)
-        return False
 
     def _note(self, number: int, tag: str) -> None:
         """Remember that a group is over: the worker with this tag adopted it; "" for none."""
@@ -587,8 +610,11 @@ class Held:
     # --- an adoption --------------------------------------------------------------------
 
     def _ask(self, group: Group, carrier: Carrier) -> None:
-        """Ask a worker to adopt the group, with the messages received meanwhile."""
-        self._stop_listening(group)
+        """Ask a worker to adopt.
+
+        The router listens on until the worker has restored all: a sender that dies meanwhile could
+        not repeat what it has sent.
+        """
         group.state = State.OFFERED
         group.taker = carrier
         group.asked.add(_known(carrier).tag)
@@ -605,6 +631,8 @@ class Held:
                 return  # the worker must read first, or is gone
             group.sent += 1
             group.on_the_way += packet.counts
+        if group.adopted and group.taker is not None:
+            self._give(group, group.taker)
 
     def _offered(self, carrier: Carrier, message: Message) -> Optional[Group]:
         group = self._groups.get(takeover.read_id(message))
@@ -626,7 +654,7 @@ class Held:
             group.name,
             reason,
         )
-        group.taker = None
+        group.taker, group.adopted = None, False
         group.alone = True
         group.packets, group.sent, group.on_the_way = [], 0, 0
         group.state = State.WAITING
@@ -667,6 +695,8 @@ class Held:
 
     def _listen_again(self, group: Group) -> None:
         for name, place in group.channels.items():
+            if place.listener is not None:
+                continue
             try:
                 place.listener = self._listen_from(group, name, place.latest)
             except Exception as error:  # as above

@@ -99,6 +99,8 @@ class Group:
     sent: int = 0
     on_the_way: int = 0
     until: float = 0.0
+    #: Whether the taker has restored all: only the places remain to be sent.
+    adopted: bool = False
 
     @property
     def sessions(self) -> int:
@@ -169,7 +171,7 @@ class Group:
             "recovers": self.recovers,
         }
         packets = [
-            Packet(channel.encode({"type": "adopt", **about, "channel": name}), [place.latest])
+            Packet(channel.encode({"type": "adopt", **about, "channel": name}), [place.position])
             for name, place in self.channels.items()
         ]
         for number, batch in sorted(self.batches.items()):
@@ -179,6 +181,13 @@ class Group:
             data = channel.encode(recovery.part(self.id, part))
             packets.append(Packet(data, descriptors, counts=True))
         return [*packets, Packet(channel.encode({"type": "adopt-end", "id": self.id}))]
+
+    def places(self) -> list[Packet]:
+        """What a worker is sent that has restored all of it: what was received meanwhile."""
+        return [
+            Packet(channel.encode(takeover.place(self.id, name)), [place.latest])
+            for name, place in self.channels.items()
+        ]
 
     def batch_message(self, number: int) -> Message:
         """The message of a batch as its worker sent it, with the number of the group."""

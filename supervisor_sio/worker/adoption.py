@@ -14,6 +14,7 @@ session that arrives earlier on another connection is handed back to the router.
 the router's message    what happens
 ======================  =======================================================================
 ``on_adopt``            the sessions are restored; the answer is ``adopted`` or ``not_adopted``
+``on_place``            what was sent to the sessions since the offer
 ``on_go``               the sessions continue here
 ``on_discard``          another worker has the sessions, or none: they are dropped here
 ======================  =======================================================================
@@ -125,6 +126,15 @@ class Arrival:
             if home.manager.hears == channel:
                 return home.manager
         raise ValueError(f"no Socket.IO server of the application is on channel {channel!r}")
+
+    def place(self, channel: str, descriptor: int) -> None:
+        """Begin in a channel of the relay where the router stopped.
+
+        :raises ValueError: when that is not understood.
+        """
+        manager, position = self._manager(channel), Position.read(descriptor)
+        self._positions = [one for one in self._positions if one[0] is not manager]
+        self._positions.append((manager, position))
 
     async def _inherit(self) -> None:
         """Make the clients of the journals lost clients of this worker."""
@@ -263,6 +273,17 @@ class Adopter:
             self._look_soon()
         else:
             self._link.adopted(adoption.id, len(arrival.sessions))
+
+    def on_place(self, id: int, name: str, descriptor: int) -> None:
+        """:meth:`.arriving.Adopter.on_place`"""
+        arrival = self._arrivals.get(id)
+        if arrival is None:
+            return  # stop() has dropped it
+        try:
+            arrival.place(name, descriptor)
+        except (ValueError, OSError) as error:  # the senders are asked to repeat what they sent
+            text = "the position of adopted sessions in channel %s cannot be read: %s"
+            self._runtime.log(logger, logging.ERROR, text, name, error)
 
     def on_go(self, id: int) -> None:
         """:meth:`.arriving.Adopter.on_go`"""

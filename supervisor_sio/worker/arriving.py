@@ -13,7 +13,8 @@ COMING     a batch, or a part of a journal, arrives       COMING; it is stored a
 GIVEN      the adopter has restored them                  SAID; the router is told
            the adopter has failed                         (none); the router is told why
            the router asks another worker                 (none); the adopter discards them
-SAID       the router confirms the adoption               (none); the adopter continues them
+SAID       the router sends the latest positions          SAID; the adopter gets them
+           the router confirms the adoption               (none); the adopter continues them
            a new router connects                          SAID; it is told, too
            the router revokes it, or this worker stops    (none); the adopter discards them
 =========  =============================================  =====================================
@@ -53,7 +54,8 @@ class Adoption(NamedTuple):
     #: All tags with which their ids may begin.
     tags: list[str]
     format: int
-    #: For each channel of the relay, a memory file with the positions in its streams.
+    #: For each channel of the relay, a memory file with the positions in its streams. Later ones
+    #: come before the adoption is confirmed.
     positions: list[tuple[str, int]]
     #: The tag of some sessions, their number, and descriptors: of a memory file with their states,
     #: then of their connections. Read memory files with an explicit offset: other processes share
@@ -77,6 +79,10 @@ class Adopter(Protocol):
         """An adoption is complete. Restore it without sending to clients: another worker may get
         the same sessions. Then call ``adopted`` or ``not_adopted`` of the link.
         """
+
+    def on_place(self, number: int, name: str, descriptor: int) -> None:
+        """The position in the streams of a channel of the relay, and what the router has received
+        from there on, as a memory file. It replaces the one in the adoption."""
 
     def on_go(self, number: int) -> None:
         """This worker owns the sessions of the adoption now: continue them."""
@@ -122,7 +128,9 @@ class Arriving:
             return self._take_batch(number, takeover.read_sessions(message), descriptors)
         if kind == "adopt-journal":
             return self._take_journal(number, recovery.read_part(message), descriptors)
-        if kind == "adopt-end":
+        if kind == "adopt-place":
+            self._take_place(number, takeover.read_place(message), descriptors)
+        elif kind == "adopt-end":
             self._give(number)
         elif kind == "adopt-go":
             self._begin(number)
@@ -198,6 +206,13 @@ class Arriving:
         except Exception as error:
             self.not_adopted(number, repr(error))
             raise
+
+    def _take_place(self, number: int, name: str, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            raise ChannelError("a place without positions in the relay")
+        if number in self._said:
+            assert self.adopter is not None
+            self.adopter.on_place(number, name, descriptors[0])
 
     def _begin(self, number: int) -> None:
         if self._said.pop(number, None) is not None:

@@ -52,7 +52,9 @@ _RESERVE = 64
 
 
 #: The messages to a worker that adopts sessions.
-_ARRIVING = frozenset(("adopt", "sessions", "adopt-journal", "adopt-end", "adopt-go", "adopt-off"))
+_ARRIVING = frozenset(
+    ("adopt", "sessions", "adopt-journal", "adopt-end", "adopt-place", "adopt-go", "adopt-off")
+)
 
 #: The questions and answers about returning clients.
 _CLAIMS = frozenset(("claim", "claimed"))

@@ -95,6 +95,8 @@ class Taker:
         (self.worker,) = harness.start(tag, name=name, takes=takes)
         self.descriptors: list[int] = []
         self.messages: list[channel.Message] = []
+        #: Where it was when it was asked, and when it was told that all is its own.
+        self.offered: list[bytes] = []
         self.positions: list[bytes] = []
         self.id = -1
 
@@ -107,6 +109,8 @@ class Taker:
                 self.messages.append(message)
                 if message["type"] == "adopt":
                     self.id = message["id"]
+                    self.offered.append(os.pread(descriptors[0], 100, 0))
+                if message["type"] == "adopt-place":
                     self.positions.append(os.pread(descriptors[0], 100, 0))
                 if message["type"] == "sessions" and take:
                     self.took(message)
@@ -251,7 +255,8 @@ def test_the_successor_adopts_what_its_predecessor_has_passed_on(
         harness.placement.place(request)
         new = cluster.taker()
         await new.hear("adopt-end")
-        assert new.positions == [b"place and more"] and not harness.listeners
+        # Until all is in its place, the router listens on.
+        assert new.offered == [b"place"] and len(harness.listeners) == 1
         assert new.kinds() == ["adopt", *["sessions"] * 3, "adopt-end"]
         # Nothing reaches the worker that it could not handle yet.
         await asyncio.sleep(0.02)
@@ -259,7 +264,8 @@ def test_the_successor_adopts_what_its_predecessor_has_passed_on(
         assert len(harness.placement) == 1 and "waits" not in caplog.text
         new.adopted()
         await new.hear("connection")
-        assert new.kinds()[-2:] == ["adopt-go", "connection"]
+        assert new.kinds()[-3:] == ["adopt-place", "adopt-go", "connection"]
+        assert new.positions == [b"place and more"] and not harness.listeners
         await wait_for(lambda: row(harness, "old") == [False, ["channel-new"], True])
         assert row(harness, "new") == [False, ["channel-new"], False]
         # The worker alone has the connections now.
@@ -580,6 +586,36 @@ def test_an_adopter_whose_channel_is_full_gets_the_rest_when_it_reads(check: Che
     check(scenario)
 
 
+@pytest.mark.parametrize("how", ["it reads", "it dies"])
+def test_an_adopter_whose_channel_is_full_when_it_has_adopted_all(check: Check, how: str) -> None:
+    """What was heard comes when it reads; until then the sessions are not its own."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        await cluster.passer().pass_on()
+        new = cluster.taker()
+        await new.hear("adopt-end")
+        while not harness.pool.owner("new").busy:  # type: ignore[union-attr]
+            harness.placement.place(harness.connection("new"))
+        new.adopted()
+        (group,) = harness.held._groups.values()
+        await wait_for(lambda: group.adopted)
+        assert not harness.listeners and harness.pool.owner("old") is None
+        if how == "it dies":
+            new.close()
+            await wait_for(lambda: len(harness.listeners) == 1 and not group.adopted)
+            new = cluster.taker("other")
+            await new.adopt()
+            assert new.positions == [b"place and more and more"]
+            harness.placement.close()  # some wait for the session that was the dead one's
+        else:
+            await new.hear("adopt-go")
+            assert new.positions == [b"place and more"]
+            await wait_for(lambda: not len(harness.placement))
+
+    check(scenario)
+
+
 def test_a_worker_that_is_busy_is_better_than_none(check: Check) -> None:
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness
@@ -600,6 +636,7 @@ def test_the_next_one_is_asked(check: Check, how: str, caplog: pytest.LogCapture
     async def scenario(cluster: Cluster) -> None:
         old = cluster.passer()
         await old.pass_on(batches=2)
+        (listener,) = cluster.harness.listeners
         first = cluster.taker("first")
         await first.hear("adopt-end")
         second = cluster.taker("second", "another")
@@ -614,8 +651,8 @@ def test_the_next_one_is_asked(check: Check, how: str, caplog: pytest.LogCapture
             first.adopted()
             await first.hear("adopt-off")
         await second.adopt()
-        # What was heard before is not lost, and somebody has listened between the two.
-        assert second.positions == [b"place and more and more"]
+        # The same one has listened all the time.
+        assert second.positions == [listener.heard + b" and more"] and not first.positions
         assert cluster.harness.pool.owner("old").tag == "second"  # type: ignore[union-attr]
         assert old.lost() == 0 and "does not adopt the sessions of worker workers:w" in caplog.text
         first.close()

@@ -48,6 +48,8 @@ class Node:
         self.connected = False
         #: What is in place, by number; and what is this worker's own, by tag.
         self.given: dict[int, Adoption] = {}
+        #: Of which of these the router has said what it has heard.
+        self.placed: set[int] = set()
         self.undecided: list[int] = []
         #: What was in place already when the router before this one died.
         self.survived: set[int] = set()
@@ -126,7 +128,12 @@ class Node:
             self.given.pop(number).close()
             self.arriving.not_adopted(number, "it is odd")
 
+    def on_place(self, number: int, name: str, descriptor: int) -> None:
+        assert number in self.given and name == "socketio" and os.pread(descriptor, 1, 0)
+        self.placed.add(number)
+
     def on_go(self, number: int) -> None:
+        assert number in self.placed, "it would not know what came meanwhile"
         adoption = self.given.pop(number)
         channel.close_all([descriptor for _, descriptor in adoption.positions])
         for tag, _, descriptors in adoption.batches:

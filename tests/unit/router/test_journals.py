@@ -83,7 +83,7 @@ class Node:
         def look() -> bool:
             for message, descriptors in self.worker.packets():
                 self.messages.append(message)
-                if message["type"] == "adopt":
+                if message["type"] == "adopt-place":
                     self.positions.append(os.pread(descriptors[0], 100, 0))
                 elif message["type"] == "adopt-journal":
                     part = recovery.read_part(message)
@@ -324,7 +324,6 @@ def test_another_worker_inherits_at_once(
         (question,) = [m for m in heir.messages if m["type"] == "adopt"]
         assert question["tags"] == ["a"] and question["channel"] == NAME
         assert (question["format"], question["recovers"]) == (0, FORMAT)
-        assert heir.positions == [b"a-1 of a and more"]
         assert heir.inherited == {
             ("a", "events", 0): b"a-0",
             ("a", "events", 1): b"a-1",
@@ -335,6 +334,7 @@ def test_another_worker_inherits_at_once(
         await wait_for(lambda: row(harness, "a") == [False, [NAME], True])
         assert harness.held.keeps("a") and harness.workers._expects("a")
         await heir.inherit("a")
+        assert heir.positions == [b"a-1 of a and more"]
         assert not harness.held._groups and len(harness.held._journals.of("heir")) == 1
         owner = harness.pool.owner("a")
         assert owner is not None and owner.tag == "heir"
@@ -589,7 +589,14 @@ def test_sessions_and_journals_go_together(check: Check) -> None:
         node.close()
         await heir.inherit("a")
         kinds = heir.kinds()
-        assert kinds == ["adopt", "sessions", *["adopt-journal"] * 2, "adopt-end", "adopt-go"]
+        assert kinds == [
+            "adopt",
+            "sessions",
+            *["adopt-journal"] * 2,
+            "adopt-end",
+            "adopt-place",
+            "adopt-go",
+        ]
         question = next(m for m in heir.messages if m["type"] == "adopt")
         assert (question["format"], question["recovers"]) == (1, FORMAT)
         assert heir.positions == [b"place and more"] and len(heir.inherited) == 3

@@ -31,6 +31,9 @@ class World:
     def on_adopt(self, adoption: Adoption) -> None:
         self.adoption = adoption
 
+    def on_place(self, number: int, name: str, descriptor: int) -> None:
+        pass
+
     def on_go(self, number: int) -> None:
         pass
 

@@ -34,6 +34,7 @@ class Adopter:
     def __init__(self) -> None:
         self.adoptions: list[Adoption] = []
         self.called: list[tuple[str, int]] = []
+        self.places: list[tuple[int, str, bytes]] = []
         self.error: Optional[Exception] = None
 
     def on_adopt(self, adoption: Adoption) -> None:
@@ -41,6 +42,9 @@ class Adopter:
             adoption.close()
             raise self.error
         self.adoptions.append(adoption)
+
+    def on_place(self, number: int, name: str, descriptor: int) -> None:
+        self.places.append((number, name, os.pread(descriptor, 100, 0)))
 
     def on_go(self, number: int) -> None:
         self.called.append(("go", number))
@@ -297,8 +301,11 @@ def test_sessions_come_whole_and_begin_when_the_router_says_so(linked: Linked) -
     said = linked.router.expect("adopted")
     assert (said["id"], said["tags"], said["sessions"]) == (7, ["old"], 4)
     assert not linked.adopter.called
+    linked.router.send(takeover.place(7, "socketio"), memory(b"place and more"))
     linked.router.send({"type": "adopt-go", "id": 7})
     until(lambda: linked.adopter.called == [("go", 7)])
+    assert linked.adopter.places == [(7, "socketio", b"place and more")]
+    linked.router.send(takeover.place(7, "socketio"), memory(b"too late"))
     linked.router.send({"type": "adopt-go", "id": 7})  # once is enough
     linked.link.tags(["old"])
     assert linked.router.expect("tags")["tags"] == ["old"]
@@ -309,6 +316,7 @@ def test_sessions_come_whole_and_begin_when_the_router_says_so(linked: Linked) -
     assert linked.router.expect("tags")["tags"] == ["old"]
     linked.router.expect("ready")
     assert linked.adopter.called == [("go", 7)] and linked.lost() == 0
+    assert len(linked.adopter.places) == 1
 
 
 def test_what_is_in_place_is_said_to_the_next_router_too(linked: Linked) -> None:
@@ -419,6 +427,8 @@ def test_without_a_descriptor_for_all_none_is_taken(
         {"type": "adopt", "id": 1, "tags": ["a"], "format": 1, "channel": 5},
         {"type": "sessions", "id": 7, "batch": 3},
         {"type": "adopt-go"},
+        {"type": "adopt-place", "channel": "socketio"},
+        {"type": "adopt-place", "id": 7},
         {"type": "pass", "batch": None},
     ],
 )

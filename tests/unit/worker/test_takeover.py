@@ -8,6 +8,7 @@ from typing import Any, Callable, Iterator, Optional
 
 import pytest
 
+from supervisor_sio.common import memory_file
 from supervisor_sio.common.channel import close_all
 from supervisor_sio.common.limits import TAKEOVER_HANDLERS
 from supervisor_sio.common.reasons import (
@@ -524,8 +525,13 @@ def test_a_request_that_comes_before_they_are_this_workers(make: Any) -> None:
 
 
 @pytest.mark.parametrize("go", [True, False])
+@pytest.mark.parametrize("place", ["", "later", "not understood"])
 def test_they_hear_the_relay_when_they_are_this_workers(
-    make: Any, monkeypatch: pytest.MonkeyPatch, go: bool
+    make: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    go: bool,
+    place: str,
 ) -> None:
     app = make()
     connect(app)
@@ -545,12 +551,22 @@ def test_they_hear_the_relay_when_they_are_this_workers(
     other.runtime.call_soon(adopter.on_adopt, adoption)
     other.settle(lambda: router.said)
     assert said == [("expect", (tag,))]
+    later = Position("socketio", [Part((tag,), 2.0, {}, {})])
+    if place:
+        descriptor = later.write() if place == "later" else memory_file.write("place", b"odd")
+        other.runtime.call_soon(adopter.on_place, 1, "socketio", descriptor)
     other.runtime.call_soon(adopter.on_go if go else adopter.on_discard, 1)
     other.settle(lambda: len(said) > 1)
     if go:
         assert said[1][0] == "adopt" and said[1][1].tags == (tag,)
+        assert said[1][1].parts[0].since == (2.0 if place == "later" else 1.0)
     else:
         assert said[1] == ("not_adopted", (tag,))
+    assert len(said) == 2
+    if place == "not understood":
+        other.settle(lambda: "position of adopted sessions" in caplog.text)
+    if place:
+        os.close(descriptor)
     monkeypatch.undo()
     app.clients[0].sock.close()
     app.clients.clear()
