@@ -1,4 +1,4 @@
-"""docs/tutorial.md, done as it says by somebody with a browser."""
+"""The first commands of the README, docs/tutorial.md and docs/howto/frameworks.md, as they say."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
+from urllib.request import urlopen
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 import pytest
+import socketio
 from supervisor.xmlrpc import SupervisorTransport
 
 from .browser import Browser, Page
@@ -26,13 +29,17 @@ from .modes import OWN_MODES
 
 pytestmark = [OWN_MODES, pytest.mark.long]
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial.md"
+FRAMEWORKS = DOCS / "howto" / "frameworks.md"
 
 
 class Reader:
-    """Somebody in a new directory, who does what the tutorial says."""
+    """A reader in a new directory, who does what the tutorial says."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         text = TUTORIAL.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         self._steps = re.split(r"^## (?=\d)", text, flags=re.MULTILINE)
@@ -188,3 +195,58 @@ def test_as_it_says(reader: Reader, browser: Browser) -> None:
     pid = reader.supervisord
     reader.type(*reader.blocks(8, "sh"))
     wait_until(lambda: not psutil.pid_exists(pid), 30, "supervisord has ended")
+
+
+def test_fastapi_on_two_workers(reader: Reader) -> None:
+    pytest.importorskip("fastapi")
+    page = FRAMEWORKS.read_text()
+    program = next(
+        text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "fastapi" in text
+    )
+    commands = next(
+        text for text in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "--full" in text
+    )
+    (reader.directory / "myapp.py").write_text(program)
+    at_once, last = commands.rstrip().rsplit("\n", 1)
+    reader.type(at_once.replace("init --full", f"init --full --listen 127.0.0.1:{reader.port}"))
+    reader.wait_ready(2)
+    assert reader.type(last).count("ready") == 2
+
+    heard: Queue[Any] = Queue()
+    one, other = (socketio.Client(reconnection=False) for _ in range(2))
+    other.on("message", heard.put)
+    other.on("news", heard.put)
+    try:
+        for client in (one, other):
+            client.connect(reader.url)
+        one.emit("message", "hello")
+        assert heard.get(timeout=20) == "hello"
+        with urlopen(f"{reader.url}/news?text=x", data=b"", timeout=20):
+            assert heard.get(timeout=20) == {"text": "x"}
+    finally:
+        for client in (one, other):
+            client.disconnect()
+    pid = reader.supervisord
+    reader.type("supervisorctl shutdown")
+    wait_until(lambda: not psutil.pid_exists(pid), 30, "supervisord has ended")
+
+
+def test_the_first_commands_of_the_readme(reader: Reader) -> None:
+    shutil.copytree(ROOT / "conf.d", reader.directory / "conf.d")
+    conf = reader.directory / "conf.d" / "supervisord.conf"
+    conf.write_text(conf.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{reader.port}"))
+    install, look = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:2]
+    start = install.rpartition("pip install . && ")[2]
+    supervisord = subprocess.Popen(
+        ["sh", "-c", f"exec {start}"],
+        cwd=reader.directory,
+        env=environment(TMPDIR=str(reader.directory)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: reader.type(f"{look.rstrip()} || :").count(" ready ") == 2, 60, "ready")
+    finally:
+        supervisord.terminate()
+        supervisord.wait(60)
