@@ -28,6 +28,7 @@ from typing import (
 )
 
 from ..common.limits import RELAY_MOST_STREAMS
+from . import other_versions
 from .inbox import Inbox, Numbers
 from .journal import Journal
 from .listener import Listener, read_messages
@@ -46,7 +47,6 @@ from .message import (
     unpack_run,
 )
 from .methods import ASKED, BRIDGE
-from .other_versions import OtherVersions
 from .passed import via_of
 from .position import Part, Position
 from .proxy import WELCOME, read_welcome
@@ -192,7 +192,6 @@ class Hearing:
         self.malformed = 0
         self._malformed_logged = False
         #: Senders with another version of this package that were logged.
-        self._other_versions = OtherVersions()
         #: Whether a bridge to other hosts has asked a question: each does when it starts.
         self.bridged = False
         #: When the last question of another process was answered.
@@ -605,7 +604,7 @@ class Hearing:
         """Count a message that is malformed."""
         self.malformed += 1
         if isinstance(error, OtherVersion):
-            self._other_versions.note(error)
+            other_versions.note(error)
         elif not self._malformed_logged:
             self._malformed_logged = True
             logger.warning("a malformed message on the relay is ignored: %s", error)

@@ -20,6 +20,7 @@ import zmq
 from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_ENDED, RELAY_MOST_LEFT, RELAY_MOST_STREAMS
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
+from . import other_versions
 from .message import (
     TOPIC_FOR_ROUTER,
     MessageError,
@@ -30,7 +31,6 @@ from .message import (
     topic_for_one,
 )
 from .methods import BRIDGE
-from .other_versions import OtherVersions
 from .publisher import RECONNECT
 from .tally import Sent
 
@@ -64,7 +64,6 @@ class Registrar:
         #: Processes without clients that ended lately.
         self._left: deque[_End] = deque(maxlen=RELAY_MOST_LEFT)
         self._refusals = Refusals(logger)
-        self._other_versions = OtherVersions()
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._context = zmq.Context()
@@ -110,7 +109,7 @@ class Registrar:
                 if self._subscriber.poll(_TICK):
                     self._answer(self._subscriber.recv())
             except OtherVersion as error:
-                self._other_versions.note(error)
+                other_versions.note(error)
             except Exception as error:  # a malformed question: the next one is answered
                 self._refusals.count("bad-question-on-relay", repr(error))
 

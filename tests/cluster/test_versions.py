@@ -248,6 +248,7 @@ def test_another_format_of_the_relay(host: Host) -> None:
     (line,) = host.said("workers_01", "are ignored")
     assert line.endswith("version 4 of the format, not 3: restart this process")
     assert len(host.said("router", "are ignored")) <= 1
+    assert not host.said("router", "bad-question")
     (line,) = host.said("workers_00", "are ignored")
     assert "version 3 of the format, not 4: restart it" in line
 

@@ -318,6 +318,12 @@ def test_what_the_journal_writes_is_the_message_itself(heard: Heard) -> None:
     assert [one for one in packed if one is not None] == packed == [*sent, emit(6, "red")]
 
 
+@pytest.fixture
+def nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_versions, "_logged", set())
+
+
+@pytest.mark.usefixtures("nothing_logged")
 def test_a_process_of_another_version_is_told_of_once(
     heard: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,6 +340,7 @@ def test_a_process_of_another_version_is_told_of_once(
     ]
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_messages_of_a_newer_version(heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
     """Whose they are cannot be read; it is this process that is to be restarted."""
     for _ in range(3):
@@ -343,6 +350,7 @@ def test_messages_of_a_newer_version(heard: Heard, caplog: pytest.LogCaptureFixt
     assert heard.subscriber.malformed == 3
 
 
+@pytest.mark.usefixtures("nothing_logged")
 def test_so_many_are_remembered(
     heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
