@@ -711,7 +711,7 @@ class Hearing:
 
     def _look(self, now: float) -> Sequence[RelayMessage]:
         delivered: List[RelayMessage] = []
-        for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
+        for sender in self._ended_by(now - _LAST_WORDS):
             del self._ended[sender]
             if not self._lives(sender):  # it has ended, and was not just out of touch
                 delivered += self._forget(sender)
@@ -737,6 +737,15 @@ class Hearing:
         self._log_losses(now)
         self.received += len(delivered)
         return self._meant(delivered)
+
+    def _ended_by(self, until: float) -> List[str]:
+        """Senders that had ended by then, and of which all that the relay has brought is received:
+        a process that did not run for a moment has their last messages in its socket."""
+        ended = {sender: at + _LAST_WORDS for sender, at in self._ended.items() if at < until}
+        received = [sender for sender, at in ended.items() if self._heard_until >= at]
+        if len(received) < len(ended):
+            self._publisher.probe(until + _LAST_WORDS)
+        return received
 
     def _forget(self, sender: str) -> Sequence[RelayMessage]:
         """A sender has ended. Return what the own clients get, as :meth:`_each`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from dataclasses import replace
@@ -280,10 +281,36 @@ def test_what_is_missing_of_one_that_has_ended_is_counted_once(
     for number in range(1, heard + 1):
         assert hear(RelayMessage("e", number, {"method": "emit"}, ["1"])) == 1
     end = {"method": "ended", "began": 2.0, "all": 7, "own": {"s": 2}}
+    subscriber._heard_until = math.inf
     for _ in range(2):
         assert hear(RelayMessage("e", 0, end)) == 0
         assert subscriber._look(time.monotonic() + 1) == []
         assert subscriber.dropped == 7 - heard + 2
+    subscriber.release()
+
+
+def test_what_waits_in_the_socket_of_one_that_has_ended_is_received(
+    publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
+) -> None:
+    """The process did not run for a moment, and looks at the clock first."""
+    to_all, own = topic_for_all(publisher.channel), topic_for_one(publisher.channel, "s")
+    subscriber.joined = True
+
+    def taken(topic: bytes, message: RelayMessage) -> int:
+        return len(take(subscriber, topic + message.pack(), time.monotonic()))
+
+    assert taken(to_all, RelayMessage("e", 1, {"method": "emit"}, ["1"])) == 1
+    subscriber._look(time.monotonic())
+    taken(to_all, RelayMessage("e", 0, {"method": "ended", "began": 2.0, "all": 3, "own": {}}))
+    later = time.monotonic() + 1
+    assert subscriber._look(later) == []
+    assert taken(to_all, RelayMessage("e", 2, {"method": "emit"}, ["2"])) == 1
+    assert taken(to_all, RelayMessage("e", 3, {"method": "emit"}, ["3"])) == 1
+    probes = [fields for topic, fields in said if topic == own and fields.get("at") == later]
+    assert probes
+    taken(own, RelayMessage("s", 0, probes[-1]))
+    assert subscriber._look(later + 0.3) == []
+    assert subscriber.dropped == 0 and not subscriber._ended
     subscriber.release()
 
 
