@@ -14,6 +14,7 @@ from .journal_format import (
     BRIDGE,
     GUESTS,
     HEAD,
+    HEIR_OF,
     TO_ALL,
     AdoptedPart,
     Event,
@@ -172,6 +173,21 @@ class JournalReader:
                         found[pid] = state
             seen.update(found)
             yield from found.items()
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags whose clients this journal certainly has: its own, and those of adopted sessions
+        and inherited clients that are not forgotten yet.
+
+        :raises ValueError: when the journal is malformed.
+        """
+        tags = {self.tag}
+        segment = self._events[-1]
+        for at, kind, _ in segment.records():
+            if kind == Kind.PART:
+                tags |= set(read_part(segment.memory, at).tags)
+        start = len(HEIR_OF)
+        return tags | {pid[start:] for pid, _ in self.states() if pid.startswith(HEIR_OF)}
 
     def position(self, channel: str, tags: Sequence[str]) -> Position:
         """The position of the clients with these tags, for another process to go on from.

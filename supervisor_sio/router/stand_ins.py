@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.journal_reader import JournalReader
@@ -14,14 +14,43 @@ from .held_group import Keep, Listener
 from .journals import Journal
 
 
-def place(journal: Journal, tags: list[str]) -> int:
-    """The position in the relay of the worker that wrote a journal, as a memory file.
+def place(journals: Sequence[Journal], tags: list[str]) -> int:
+    """The position in the relay of a worker that has died, as a memory file.
 
+    The worker may have died before it had begun to receive for clients that it had just inherited.
+    Their position is in the journal of the worker that had them before.
+
+    :param journals: of one channel: the worker's own first, then those that it had inherited, the
+        newest first.
     :param tags: the tags of its clients.
-    :raises ValueError: when the journal is malformed.
+    :raises ValueError: when its own journal is malformed.
     """
-    reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
-    return reader.position(journal.source.channel, tags).write()
+    readers = [_read(journals[0])]
+    for journal in journals[1:]:
+        try:
+            readers.append(_read(journal))
+        except ValueError:  # its clients cannot recover
+            continue
+    claimed: dict[str, JournalReader] = {}
+    if len(readers) > 1:
+        for reader in readers:
+            try:
+                claimed.update((tag, reader) for tag in reader.tags if tag not in claimed)
+            except ValueError:  # only what has been read counts
+                continue
+    parts = [
+        part
+        for reader in readers
+        for part in reader.position(
+            journals[0].source.channel,
+            [tag for tag in tags if claimed.get(tag, readers[0]) is reader],
+        ).parts
+    ]
+    return Position(journals[0].source.channel, parts).write()
+
+
+def _read(journal: Journal) -> JournalReader:
+    return JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
 
 
 class StandIns:
