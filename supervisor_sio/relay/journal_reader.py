@@ -15,6 +15,7 @@ from .journal_format import (
     GUESTS,
     HEAD,
     HEIR_OF,
+    STATE,
     TO_ALL,
     AdoptedPart,
     Event,
@@ -186,8 +187,14 @@ class JournalReader:
         for at, kind, _ in segment.records():
             if kind == Kind.PART:
                 tags |= set(read_part(segment.memory, at).tags)
-        start = len(HEIR_OF)
-        return tags | {pid[start:] for pid, _ in self.states() if pid.startswith(HEIR_OF)}
+        note = HEIR_OF.encode()
+        for segment in self._states:
+            for at, kind, _ in segment.records():
+                start = at + STATE.size
+                # The other states are many, and are not read here.
+                if kind == _STATE and segment.memory[start : start + len(note)] == note:
+                    tags.add(read_state(segment.memory, at)[0][len(HEIR_OF) :])
+        return tags
 
     def position(self, channel: str, tags: Sequence[str]) -> Position:
         """The position of the clients with these tags, for another process to go on from.
