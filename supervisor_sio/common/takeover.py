@@ -20,7 +20,7 @@ a worker adopts
 ================  ==========================================================================
 ``adopt``         the router asks a worker to adopt; as ``passing``, with a number
 ``sessions``      the batches, as received
-``took``          the worker has received a batch
+``took``          the worker has received a batch, or a place
 ``adopt-end``     the router has sent all batches
 ``adopted``       the worker has restored all, and has not read or written anything yet
 ``adopt-place``   before ``adopt-go``, for each channel of the relay: a memory file with the

@@ -191,7 +191,6 @@ class Hearing:
         self.received = 0
         self.malformed = 0
         self._malformed_logged = False
-        #: Senders with another version of this package that were logged.
         #: Whether a bridge to other hosts has asked a question: each does when it starts.
         self.bridged = False
         #: When the last question of another process was answered.

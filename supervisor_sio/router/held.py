@@ -28,11 +28,12 @@ WAITING  the group has no batches and no journals         over
          JOURNAL_TIME; or too many workers were asked     over: closed, and counted
 OFFERED  the worker has received a batch                  the router sends the next batch
          it reports that it has restored all              the router stops receiving for it, and
-                                                          sends what it has received; then over
+                                                          sends what it has received
+         it has received that, too                        over
          it refuses, its channel has ended, or it has     WAITING; it is not asked again
          done nothing for ADOPT_TIMEOUT
-not      a worker reports that it has adopted all: the    over: requests go to that worker;
-PASSING  one that was asked last, or before               another one that is asked is told
+not      a worker that was asked before reports that it   OFFERED to that worker, as far as above;
+PASSING  has restored all                                 another one that is asked is told
 =======  ===============================================  =====================================
 
 Over means that the router has dropped the group. A worker that reports an adoption later is told
@@ -350,10 +351,9 @@ class Held:
             return False
         if group.taker is not carrier:
             self._take_off(group)
-        self._stop_listening(group)
         group.state, group.taker, group.adopted = State.OFFERED, carrier, True
         group.until = time.monotonic() + ADOPT_TIMEOUT
-        group.packets, group.sent, group.on_the_way = group.places(), 0, 0
+        group.packets, group.sent, group.on_the_way = [], 0, 0
         self._pump(group)
         return False
 
@@ -624,6 +624,11 @@ class Held:
 
     def _pump(self, group: Group) -> None:
         """Send the next packets, as far as TAKEOVER_BATCHES and the channel allow."""
+        if group.adopted and not group.packets:
+            if group.taker is None or _known(group.taker).busy:
+                return  # until it can be sent, more is received
+            self._stop_listening(group)
+            group.packets = group.places()
         while group.sent < len(group.packets) and group.on_the_way < TAKEOVER_BATCHES:
             packet = group.packets[group.sent]
             assert group.taker is not None
@@ -631,8 +636,8 @@ class Held:
                 return  # the worker must read first, or is gone
             group.sent += 1
             group.on_the_way += packet.counts
-        if group.adopted and group.taker is not None:
-            self._give(group, group.taker)
+        if group.adopted and group.taker is not None and not group.on_the_way:
+            self._give(group, group.taker)  # it has everything
 
     def _offered(self, carrier: Carrier, message: Message) -> Optional[Group]:
         group = self._groups.get(takeover.read_id(message))

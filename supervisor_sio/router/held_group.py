@@ -185,7 +185,7 @@ class Group:
     def places(self) -> list[Packet]:
         """What a worker is sent that has restored all of it: what was received meanwhile."""
         return [
-            Packet(channel.encode(takeover.place(self.id, name)), [place.latest])
+            Packet(channel.encode(takeover.place(self.id, name)), [place.latest], counts=True)
             for name, place in self.channels.items()
         ]
 

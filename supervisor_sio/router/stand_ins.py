@@ -25,28 +25,25 @@ def place(journals: Sequence[Journal], tags: list[str]) -> int:
     :param tags: the tags of its clients.
     :raises ValueError: when its own journal is malformed.
     """
-    readers = [_read(journals[0])]
-    for journal in journals[1:]:
+    own, *inherited = journals
+    name, reader = own.source.channel, _read(own)
+    left = set(tags) - reader.tags if inherited else set()
+    parts = []
+    for journal in inherited:
+        if not left:
+            break
         try:
-            readers.append(_read(journal))
+            before = _read(journal)
+            found = sorted(left & before.tags)
+            if found:
+                parts += before.position(name, found).parts
+                left.difference_update(found)
         except ValueError:  # its clients cannot recover
             continue
-    claimed: dict[str, JournalReader] = {}
-    if len(readers) > 1:
-        for reader in readers:
-            try:
-                claimed.update((tag, reader) for tag in reader.tags if tag not in claimed)
-            except ValueError:  # only what has been read counts
-                continue
-    parts = [
-        part
-        for reader in readers
-        for part in reader.position(
-            journals[0].source.channel,
-            [tag for tag in tags if claimed.get(tag, readers[0]) is reader],
-        ).parts
-    ]
-    return Position(journals[0].source.channel, parts).write()
+    # A tag without a note has been this worker's for so long that the note has expired.
+    inherited_tags = {tag for part in parts for tag in part.tags}
+    rest = [tag for tag in tags if tag not in inherited_tags]
+    return Position(name, [*reader.position(name, rest).parts, *parts]).write()
 
 
 def _read(journal: Journal) -> JournalReader:

@@ -363,7 +363,7 @@ def format_rooms(answer: dict[str, Any], width: Optional[int] = None) -> Iterabl
     else:
         yield "no rooms"
     if answer["total"] > len(rows):
-        yield from fold(f"{len(rows)} of at least {answer['total']} rooms", width, 0)
+        yield from fold(f"{len(rows)} of {answer['total']} rooms", width, 0)
     yield from _missing(answer["missing"])
 
 

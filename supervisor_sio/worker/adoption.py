@@ -277,13 +277,8 @@ class Adopter:
     def on_place(self, id: int, name: str, descriptor: int) -> None:
         """:meth:`.arriving.Adopter.on_place`"""
         arrival = self._arrivals.get(id)
-        if arrival is None:
-            return  # stop() has dropped it
-        try:
+        if arrival is not None:  # else stop() has dropped it
             arrival.place(name, descriptor)
-        except (ValueError, OSError) as error:  # the senders are asked to repeat what they sent
-            text = "the position of adopted sessions in channel %s cannot be read: %s"
-            self._runtime.log(logger, logging.ERROR, text, name, error)
 
     def on_go(self, id: int) -> None:
         """:meth:`.arriving.Adopter.on_go`"""

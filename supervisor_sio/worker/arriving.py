@@ -82,7 +82,10 @@ class Adopter(Protocol):
 
     def on_place(self, number: int, name: str, descriptor: int) -> None:
         """The position in the streams of a channel of the relay, and what the router has received
-        from there on, as a memory file. It replaces the one in the adoption."""
+        from there on, as a memory file. It replaces the one in the adoption.
+
+        :raises ValueError: if it cannot be read; or OSError. The adoption is discarded then.
+        """
 
     def on_go(self, number: int) -> None:
         """This worker owns the sessions of the adoption now: continue them."""
@@ -145,6 +148,8 @@ class Arriving:
         """
         if message["type"] in ("adopt", "sessions", "adopt-journal"):
             self._refuse(takeover.read_id(message), "no descriptor is free")
+        elif message["type"] == "adopt-place" and takeover.read_id(message) in self._said:
+            self._give_back(takeover.read_id(message), "no descriptor is free")
 
     def _take_question(self, number: int, message: Message, descriptors: list[int]) -> bool:
         if number in self._given:
@@ -210,9 +215,21 @@ class Arriving:
     def _take_place(self, number: int, name: str, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
             raise ChannelError("a place without positions in the relay")
-        if number in self._said:
-            assert self.adopter is not None
+        if number not in self._said:
+            return
+        assert self.adopter is not None
+        try:
             self.adopter.on_place(number, name, descriptors[0])
+        except (ValueError, OSError) as error:
+            self._give_back(number, f"the position in channel {name} cannot be read: {error}")
+        else:
+            self._post({"type": "took", "id": number})
+
+    def _give_back(self, number: int, reason: str) -> None:
+        """Without the position this worker would lack what was sent meanwhile: senders that have
+        ended do not repeat it."""
+        self._discard(number)
+        self._refuse(number, reason)
 
     def _begin(self, number: int) -> None:
         if self._said.pop(number, None) is not None:

@@ -218,6 +218,7 @@ def test_with_recovery_nobody_misses_anything(
     assert cluster.status()["recovery"]["not_recovered"] == {}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_worker_that_dies_meanwhile_is_no_error(
     cluster: Cluster, visit: Callable[[Cluster, int], list[Visitor]]
@@ -266,6 +267,7 @@ def test_what_is_refused(cluster: Cluster) -> None:
     assert refused(cluster).startswith("no router is running; ")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @NO_WORKER
 def test_one_at_a_time_and_ctrl_c(cluster: Cluster) -> None:

@@ -231,6 +231,7 @@ def test_another_channel(
     host.no_traceback()
 
 
+@pytest.mark.long
 def test_another_format_of_the_relay(host: Host) -> None:
     """Each worker serves its clients; what others emit is counted, and the log says what to
     restart."""
@@ -260,6 +261,7 @@ def test_another_format_of_the_relay(host: Host) -> None:
     host.no_traceback()
 
 
+@pytest.mark.long
 def test_another_format_of_sessions(host: Host) -> None:
     """They go to a worker that knows it; where there is none they end, and are counted."""
     cluster = host.cluster
@@ -280,6 +282,7 @@ def test_another_format_of_sessions(host: Host) -> None:
     assert cluster.status()["relay"]["malformed"] == 0
 
 
+@pytest.mark.long
 def test_another_format_of_places_in_the_relay(host: Host) -> None:
     """It passes through the router, which reads it as well: restarted in time, it does not lose
     sessions of a new worker."""
@@ -305,6 +308,7 @@ def test_another_format_of_places_in_the_relay(host: Host) -> None:
     host.no_traceback()
 
 
+@pytest.mark.long
 def test_another_format_of_journals(
     make_cluster: ClusterFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,7 +235,7 @@ except RelayUnreachable as error:
 
 @NO_WORKER
 def test_there_is_no_relay(tmp_path: Path) -> None:
-    (tmp_path / "cluster.json").write_text("{}")
+    (tmp_path / "cluster.json").write_text('{"channel": "socketio"}')
     done = subprocess.run(
         [sys.executable, "-c", NOBODY, f"zmq+ipc://{tmp_path}"],
         env=environment(),

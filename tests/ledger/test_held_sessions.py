@@ -84,6 +84,8 @@ class Simulated:
             self.messages.append(message)
             if message["type"] == "sessions":
                 self.say({"type": "took", "id": message["id"], "batch": message["batch"]})
+            if message["type"] == "adopt-place":
+                self.say({"type": "took", "id": message["id"]})
             if message["type"] == kind:
                 return message
 

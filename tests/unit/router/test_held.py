@@ -112,6 +112,7 @@ class Taker:
                     self.offered.append(os.pread(descriptors[0], 100, 0))
                 if message["type"] == "adopt-place":
                     self.positions.append(os.pread(descriptors[0], 100, 0))
+                    self.worker.say(type="took", id=message["id"])
                 if message["type"] == "sessions" and take:
                     self.took(message)
                 self.descriptors += descriptors
@@ -600,13 +601,14 @@ def test_an_adopter_whose_channel_is_full_when_it_has_adopted_all(check: Check, 
         new.adopted()
         (group,) = harness.held._groups.values()
         await wait_for(lambda: group.adopted)
-        assert not harness.listeners and harness.pool.owner("old") is None
+        # The router listens on until it can send what it has heard.
+        assert len(harness.listeners) == 1 and harness.pool.owner("old") is None
         if how == "it dies":
             new.close()
             await wait_for(lambda: len(harness.listeners) == 1 and not group.adopted)
             new = cluster.taker("other")
             await new.adopt()
-            assert new.positions == [b"place and more and more"]
+            assert new.positions == [b"place and more"]
             harness.placement.close()  # some wait for the session that was the dead one's
         else:
             await new.hear("adopt-go")

@@ -91,7 +91,7 @@ class Node:
                     for number, descriptor in zip(part.numbers, descriptors):
                         key = (part.source.tag, part.log, number)
                         self.inherited[key] = os.pread(descriptor, 100, 0)
-                if message["type"] in ("sessions", "adopt-journal"):
+                if message["type"] in ("sessions", "adopt-journal", "adopt-place"):
                     self.worker.say(type="took", id=message["id"])
                 channel.close_all(descriptors)
                 if message["type"] == "adopt-end":

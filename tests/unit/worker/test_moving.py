@@ -44,6 +44,8 @@ class Adopter:
         self.adoptions.append(adoption)
 
     def on_place(self, number: int, name: str, descriptor: int) -> None:
+        if self.error is not None:
+            raise self.error
         self.places.append((number, name, os.pread(descriptor, 100, 0)))
 
     def on_go(self, number: int) -> None:
@@ -302,6 +304,7 @@ def test_sessions_come_whole_and_begin_when_the_router_says_so(linked: Linked) -
     assert (said["id"], said["tags"], said["sessions"]) == (7, ["old"], 4)
     assert not linked.adopter.called
     linked.router.send(takeover.place(7, "socketio"), memory(b"place and more"))
+    assert linked.router.expect("took")["id"] == 7
     linked.router.send({"type": "adopt-go", "id": 7})
     until(lambda: linked.adopter.called == [("go", 7)])
     assert linked.adopter.places == [(7, "socketio", b"place and more")]
@@ -317,6 +320,29 @@ def test_sessions_come_whole_and_begin_when_the_router_says_so(linked: Linked) -
     linked.router.expect("ready")
     assert linked.adopter.called == [("go", 7)] and linked.lost() == 0
     assert len(linked.adopter.places) == 1
+
+
+@pytest.mark.parametrize("how", ["no descriptor", "it cannot be read"])
+def test_what_was_sent_meanwhile_does_not_come(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Senders that have ended do not send it again: another worker is to adopt the sessions."""
+    linked.connect()
+    linked.offer()
+    until(lambda: linked.adopter.adoptions)
+    linked.link.adopted(7, 4)
+    linked.router.expect("adopted")
+    if how == "no descriptor":
+        linked.link._lose_descriptors(takeover.place(7, "socketio"))
+    else:
+        linked.adopter.error = ValueError("as the test wants it")
+        linked.router.send(takeover.place(7, "socketio"), memory(b"place and more"))
+    reason = linked.router.expect("not-adopted")["reason"]
+    assert reason.endswith("no descriptor is free" if how == "no descriptor" else "wants it")
+    linked.router.send({"type": "adopt-go", "id": 7})
+    linked.link.tags([])
+    linked.router.expect("tags")
+    assert linked.adopter.called == [("discard", 7)] and not linked.adopter.places
 
 
 def test_what_is_in_place_is_said_to_the_next_router_too(linked: Linked) -> None:
