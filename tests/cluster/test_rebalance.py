@@ -292,6 +292,10 @@ def test_one_at_a_time_and_ctrl_c(cluster: Cluster) -> None:
         client.close()
 
 
+#: One after the other.
+RELOADS = 3
+
+
 def reload(cluster: Cluster) -> None:
     done = cluster.ctl("sio", "reload")
     assert done.returncode == 0, done.stdout
@@ -299,15 +303,15 @@ def reload(cluster: Cluster) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_after_ten_reloads(
+def test_after_reloads(
     make_cluster: ClusterFactory, visit: Callable[[Cluster, int], list[Visitor]]
 ) -> None:
     cluster = make_cluster(workers=4).start()
     visit(cluster, 80)
-    for _ in range(10):
+    for _ in range(RELOADS):
         reload(cluster)
     counts = counts_of(cluster, 80)
-    print(f"after ten reloads: {counts}")
+    print(f"after {RELOADS} reloads: {counts}")
     document = rebalance(cluster)
     is_spread(cluster, 80)
     assert bool(document["closed"]) or counts[-1] - counts[0] <= 2
@@ -315,7 +319,7 @@ def test_after_ten_reloads(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_with_takeover_ten_reloads_change_no_share(
+def test_with_takeover_reloads_change_no_share(
     make_cluster: ClusterFactory,
     visit: Callable[[Cluster, int], list[Visitor]],
     tmp_path: Path,
@@ -324,7 +328,7 @@ def test_with_takeover_ten_reloads_change_no_share(
     cluster = make_cluster(workers=4, command=ledger.command()).start()
     visitors = visit(cluster, 80)
     before = counts_of(cluster, 80)
-    for _ in range(10):
+    for _ in range(RELOADS):
         reload(cluster)
     is_spread(cluster, 80)
     assert counts_of(cluster, 80) == before
