@@ -174,6 +174,7 @@ def test_new_workers_get_their_share(
     assert not [name for name, text in cluster.logs().items() if "Traceback" in text]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_with_recovery_nobody_misses_anything(
     make_cluster: ClusterFactory,

@@ -200,6 +200,7 @@ def test_another_version_with_equal_formats(host: Host) -> None:
 # --- another format -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_another_channel(
     make_cluster: ClusterFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
