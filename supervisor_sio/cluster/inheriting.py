@@ -8,7 +8,6 @@ from typing import Any, Awaitable, Callable, Collection, List, Sequence, Tuple
 
 from ..common.ids import new_id
 from ..common.limits import JOURNALS_KEPT, RECOVERY_SLICE
-from ..relay.journal_format import HEIR_OF
 from ..relay.journal_reader import JournalReader
 from .confirming import Confirming
 from .lost import Client, Lost, Moved, decode, encode
@@ -196,4 +195,5 @@ class Inheriting(Confirming):
 
 
 def _heir_of(tag: str) -> str:
-    return f"{HEIR_OF}{tag}"
+    """The journal's key for the note that a journal's clients are inherited, in place of a pid."""
+    return f"heir of {tag}"

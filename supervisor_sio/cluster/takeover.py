@@ -233,6 +233,9 @@ class Takeover(Asking):
         :param position: of their former process, with the messages sent meanwhile.
         """
         assert self._subscriber is not None
+        with self._tables:
+            self._expected -= frozenset(position.tags)
+            self._save_all_of(position.tags)
         for part in position.parts:
             tags = list(part.tags)
             # Answers to questions to the former process name that process as the worker.
@@ -243,10 +246,6 @@ class Takeover(Asking):
                 partial(self._send_directly, scope, tags),
                 partial(self._merged, tags),
             )
-        # After the journal has their position: who has only this note would go on from another.
-        with self._tables:
-            self._expected -= frozenset(position.tags)
-            self._save_all_of(position.tags)
 
     def give_up(self, tag: str) -> None:
         """The last client with an adopted tag has left."""

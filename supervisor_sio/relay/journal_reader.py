@@ -14,8 +14,6 @@ from .journal_format import (
     BRIDGE,
     GUESTS,
     HEAD,
-    HEIR_OF,
-    STATE,
     TO_ALL,
     AdoptedPart,
     Event,
@@ -174,27 +172,6 @@ class JournalReader:
                         found[pid] = state
             seen.update(found)
             yield from found.items()
-
-    @property
-    def tags(self) -> set[str]:
-        """The tags whose clients this journal certainly has: its own, and those of adopted sessions
-        and inherited clients that are not forgotten yet.
-
-        :raises ValueError: when the journal is malformed.
-        """
-        tags = {self.tag}
-        segment = self._events[-1]
-        for at, kind, _ in segment.records():
-            if kind == Kind.PART:
-                tags |= set(read_part(segment.memory, at).tags)
-        note = HEIR_OF.encode()
-        for segment in self._states:
-            for at, kind, _ in segment.records():
-                start = at + STATE.size
-                # The other states are many, and are not read here.
-                if kind == _STATE and segment.memory[start : start + len(note)] == note:
-                    tags.add(read_state(segment.memory, at)[0][len(HEIR_OF) :])
-        return tags
 
     def position(self, channel: str, tags: Sequence[str]) -> Position:
         """The position of the clients with these tags, for another process to go on from.

@@ -48,7 +48,7 @@ import os
 import time
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional
 
 from ..common import channel, reasons, takeover
 from ..common.channel import ChannelError, Message
@@ -89,9 +89,9 @@ class Held:
     :param listen: starts to receive in place of a worker, from its position in a memory file; its
         second argument keeps later positions for the next router, or is ``None``.
         :raises ValueError: when the position is malformed.
-    :param place: returns, as a memory file, the position in the relay of a worker with these
-        journals, its own first, for the clients with these tags.
-        :raises ValueError: when its own journal is malformed.
+    :param place: returns, as a memory file, the position in the relay of the worker that wrote a
+        journal, for the clients with these tags.
+        :raises ValueError: when the journal is malformed.
     :param members_changed: called when the tags under which messages are received have changed.
     :param all_stops: whether supervisord is stopping all its processes.
     """
@@ -107,7 +107,7 @@ class Held:
         ceiling: Callable[[], int],
         refusals: Refusals,
         listen: Callable[[int, Optional[Keep]], Listener],
-        place: Callable[[Sequence[Journal], list[str]], int],
+        place: Callable[[Journal, list[str]], int],
         members_changed: Callable[[], None],
         all_stops: Callable[[], bool],
     ) -> None:
@@ -483,7 +483,7 @@ class Held:
         for journal in journals:
             if journal.died is None:
                 journal.died = now
-                self._hold_place(group, _with_inherited(journal, journals))
+                self._hold_place(group, journal)
         # A journal for whose channel no listener receives is useless, also an inherited one.
         good = [journal for journal in journals if journal.source.channel in group.channels]
         # An earlier router may have died after it had kept a part of them with the group.
@@ -503,14 +503,14 @@ class Held:
         channel.close_all(not_needed)
         self._not_inherited(group.name, [one for one in journals if one not in good])
 
-    def _hold_place(self, group: Group, journals: Sequence[Journal]) -> None:
+    def _hold_place(self, group: Group, journal: Journal) -> None:
         """Receive from the relay in place of a worker that has not passed on sessions."""
-        name = journals[0].source.channel
+        name = journal.source.channel
         if name in group.channels or len(group.channels) >= TAKEOVER_CHANNELS:
             return
         position = -1
         try:
-            position = self._place(journals, group.tags)
+            position = self._place(journal, group.tags)
             listener = self._listen_from(group, name, position)
         except Exception as error:
             text = "the journal of worker %s on channel %s cannot be inherited: %s"
@@ -829,10 +829,3 @@ def _known(carrier: Carrier) -> Member:
     if carrier.member is None:
         raise ChannelError("sessions before a hello")
     return carrier.member
-
-
-def _with_inherited(journal: Journal, journals: Iterable[Journal]) -> list[Journal]:
-    """A worker's own journal, and those of its channel that it had inherited, the newest first."""
-    name = journal.source.channel
-    others = [one for one in journals if one is not journal and one.source.channel == name]
-    return [journal, *sorted(others, key=lambda one: one.died or 0.0, reverse=True)]

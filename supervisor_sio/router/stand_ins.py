@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional
 
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.journal_reader import JournalReader
@@ -14,40 +14,14 @@ from .held_group import Keep, Listener
 from .journals import Journal
 
 
-def place(journals: Sequence[Journal], tags: list[str]) -> int:
-    """The position in the relay of a worker that has died, as a memory file.
+def place(journal: Journal, tags: list[str]) -> int:
+    """The position in the relay of the worker that wrote a journal, as a memory file.
 
-    The worker may have died before it had begun to receive for clients that it had just inherited.
-    Their position is in the journal of the worker that had them before.
-
-    :param journals: of one channel: the worker's own first, then those that it had inherited, the
-        newest first.
     :param tags: the tags of its clients.
-    :raises ValueError: when its own journal is malformed.
+    :raises ValueError: when the journal is malformed.
     """
-    own, *inherited = journals
-    name, reader = own.source.channel, _read(own)
-    left = set(tags) - reader.tags if inherited else set()
-    parts = []
-    for journal in inherited:
-        if not left:
-            break
-        try:
-            before = _read(journal)
-            found = sorted(left & before.tags)
-            if found:
-                parts += before.position(name, found).parts
-                left.difference_update(found)
-        except ValueError:  # its clients cannot recover
-            continue
-    # A tag without a note has been this worker's for so long that the note has expired.
-    inherited_tags = {tag for part in parts for tag in part.tags}
-    rest = [tag for tag in tags if tag not in inherited_tags]
-    return Position(name, [*reader.position(name, rest).parts, *parts]).write()
-
-
-def _read(journal: Journal) -> JournalReader:
-    return JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
+    reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
+    return reader.position(journal.source.channel, tags).write()
 
 
 class StandIns:

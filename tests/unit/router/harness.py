@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Iterator, Optional, Sequence
+from typing import Any, Awaitable, Callable, Iterator, Optional
 
 from supervisor_sio.common import channel, figures, handover
 from supervisor_sio.common.handover import Handover
@@ -106,9 +106,9 @@ def memory(data: bytes) -> int:
     return descriptor
 
 
-def place(journals: Sequence[Journal], tags: list[str]) -> int:
+def place(journal: Journal, tags: list[str]) -> int:
     """Fails as the journal reader does for a malformed journal."""
-    (*_, last) = journals[0].logs["events"].values()
+    (*_, last) = journal.logs["events"].values()
     data = os.pread(last, 1000, 0)
     if data == b"not understood":
         raise ValueError("it is not understood")

@@ -89,7 +89,7 @@ def test_the_place_of_a_worker_that_was_killed(
         written.began(time.monotonic())
         written.heard("other", None, 7)
         journal = Journal(Source("old", cluster.channel), FORMAT, 120, 5.0, kept)
-        made = place_of([journal], ["old", "older"])
+        made = place_of(journal, ["old", "older"])
         position = Position.read(made)
         assert position.channel == cluster.channel and position.tags == ("old", "older")
         assert position.parts[0].senders["other"][:3] == [True, 8, 7]
@@ -99,76 +99,10 @@ def test_the_place_of_a_worker_that_was_killed(
         written.close()
 
 
-class Files:
-    """The journal of a worker, as the router keeps it."""
-
-    def __init__(self, tag: str, died: float) -> None:
-        self._logs: dict[str, dict[int, int]] = {"events": {}, "states": {}}
-        self.written = Written(
-            tag,
-            age=120,
-            most_messages=1000,
-            most_bytes=1_000_000,
-            on_segment=self._keep,
-            on_dropped=lambda log, number: None,
-        )
-        self.written.began(time.monotonic())
-        self.kept = Journal(Source(tag, "socketio"), FORMAT, 120, died, self._logs)
-
-    def _keep(self, log: str, number: int, descriptor: int) -> None:
-        self._logs[log][number] = os.dup(descriptor)
-
-    def close(self) -> None:
-        self.kept.close()
-        self.written.close()
-
-
-@pytest.mark.parametrize(
-    "how", ["it had not begun", "it had begun", "it had inherited", "malformed"]
-)
-def test_the_place_of_clients_that_a_worker_had_just_inherited(
-    no_leak: Callable[[], AbstractContextManager[None]], how: str
-) -> None:
-    with no_leak():
-        first, old, new = Files("first", 4.0), Files("old", 5.0), Files("new", 9.0)
-        first.written.heard("other", None, 3)
-        old.written.heard("other", None, 7)
-        new.written.heard("other", None, 9)
-        old.written.save("heir of first", b"{}")
-        journals = [new.kept, old.kept, first.kept]
-        last = 7
-        if how == "it had begun":
-            new.written.adopting(
-                Part(("old", "first"), 1.0, {"other": [True, 9, 8, {}, False]}, {})
-            )
-            last = 8
-        elif how == "it had inherited":
-            new.written.save("heir of old", b"{}")
-            new.written.save("heir of first", b"{}")
-            last = 9
-        elif how == "malformed":
-            nonsense = os.memfd_create("test")
-            os.write(nonsense, b"nonsense" * 1000)
-            logs = {"events": {0: nonsense}}
-            journals[1] = Journal(Source("old", "socketio"), FORMAT, 120, 5.0, logs)
-            last = 9
-        made = place_of(journals, ["new", "old", "first"])
-        position = Position.read(made)
-        found = {tag: part.senders["other"][2] for part in position.parts for tag in part.tags}
-        # The worker that was first had its clients until the second one had inherited them.
-        of_first = 3 if how == "malformed" else last
-        assert found == {"new": 9, "old": last, "first": of_first}
-        os.close(made)
-        if how == "malformed":
-            os.close(nonsense)
-        for files in (first, old, new):
-            files.close()
-
-
 def test_a_journal_that_is_not_understood() -> None:
     nonsense = os.memfd_create("test")
     os.write(nonsense, b"nonsense" * 1000)
     for logs in ({}, {"events": {}}, {"events": {0: nonsense}}):
         with pytest.raises(ValueError):
-            place_of([Journal(Source("old", "socketio"), FORMAT, 120, 5.0, logs)], ["old"])
+            place_of(Journal(Source("old", "socketio"), FORMAT, 120, 5.0, logs), ["old"])
     os.close(nonsense)
