@@ -18,11 +18,10 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio import ZmqManager
-
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, Cluster, environment, wait_until
 from .modes import NO_WORKER
+from .numbered import numbers
 from .recorder import deviation
 from .recovery_clients import Returning
 from .takeover_ledger import Ledger
@@ -127,28 +126,6 @@ def scale(cluster: Cluster, count: int) -> None:
     cluster.wait_ready(count)
 
 
-@contextlib.contextmanager
-def numbers(cluster: Cluster) -> Iterator[list[int]]:
-    """Emitted one by one to all clients, by a process that serves none."""
-    sent: list[int] = []
-    stop = threading.Event()
-    manager = ZmqManager(f"zmq+ipc://{cluster.run_dir}", write_only=True)
-
-    def emit() -> None:
-        while not stop.wait(0.02):
-            manager.emit("number", len(sent))
-            sent.append(len(sent))
-
-    thread = threading.Thread(target=emit)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        stop.set()
-        thread.join()
-        manager.close()
-
-
 @pytest.mark.timeout(180)
 def test_new_workers_get_their_share(
     cluster: Cluster, clients: Clients, visit: Callable[[Cluster, int], list[Visitor]]
@@ -190,7 +167,7 @@ def test_with_recovery_nobody_misses_anything(
     assert counts_of(cluster, 80) == [40, 40]
     sids = [page.sid() for page in pages] + [visitor.sid for visitor in visitors]
     scale(cluster, 4)
-    with numbers(cluster) as sent:
+    with numbers(cluster, pause=0.02) as sent:
         wait_until(lambda: len(sent) > 20, 10, "numbers")
         document = rebalance(cluster)
         is_spread(cluster, 80)

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio import ZmqManager
-
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, Cluster, async_mode, environment, wait_until
 from .modes import NO_WORKER
+from .numbered import numbers
 from .recorder import TestClient
 from .supervisorctl import done_in
 
@@ -181,28 +180,6 @@ def say_and_hear(clients: list[TestClient], text: str) -> None:
 def welcomes(client: TestClient) -> list[str]:
     """The workers that have taken a client in, or over."""
     return [worker["worker"].rpartition(":")[2] for (worker,) in client.received("welcome")]
-
-
-@contextmanager
-def numbers(cluster: Cluster) -> Iterator[list[int]]:
-    """Emitted one by one to all clients, by a process that serves none."""
-    sent: list[int] = []
-    stop = threading.Event()
-    manager = ZmqManager(f"zmq+ipc://{cluster.run_dir}", write_only=True)
-
-    def emit() -> None:
-        while not stop.wait(0.01):
-            manager.emit("number", len(sent))
-            sent.append(len(sent))
-
-    thread = threading.Thread(target=emit)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        stop.set()
-        thread.join()
-        manager.close()
 
 
 @pytest.mark.parametrize("surge", [False, True])
