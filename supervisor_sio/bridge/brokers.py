@@ -32,13 +32,14 @@ class Broker:
         return 2 if isinstance(self._client, ClusterAddress) else 1
 
     def connect(self) -> None:
-        """Connect before :meth:`publish`: if this fails, nothing has been sent.
+        """Connect before :meth:`publish`, and log in: if this fails, nothing has been sent.
 
         :raises redis.RedisError: when Redis cannot be reached, or refuses the login.
         """
         if not self._answers:
-            self._node()[0].ping()
-            self._answers = True
+            # Without PING: a Redis that cannot save its data refuses that, and not PUBLISH.
+            with self._node()[0].client():
+                self._answers = True
 
     def publish(self, messages: Sequence[bytes]) -> list[Any]:
         """Publish in this order, in one round trip. Return Redis's result for each message.

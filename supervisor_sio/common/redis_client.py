@@ -75,7 +75,6 @@ def make_client(url: str) -> Any:
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": _TIMEOUT,
         "socket_connect_timeout": _TIMEOUT,
-        "health_check_interval": 10,
     }
     url = _VALKEY.sub(r"redis\1", url)
     try:

@@ -328,6 +328,54 @@ def test_what_redis_does_not_confirm_is_not_published_again(
     )
 
 
+def is_full(client: redis.Redis, directory: Path) -> None:
+    client.config_set("maxmemory", 1)
+
+
+def cannot_save(client: redis.Redis, directory: Path) -> None:
+    client.config_set("save", "3600 1")
+    (directory / "dump.rdb").mkdir()  # where the file would be
+    client.bgsave()
+    wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+def is_a_replica(client: redis.Redis, directory: Path) -> None:
+    client.config_set("replica-serve-stale-data", "no")
+    client.replicaof("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("becomes", "error"),
+    [(is_full, "maxmemory"), (cannot_save, "MISCONF"), (is_a_replica, "read only")],
+)
+def test_a_redis_that_takes_no_writes_passes_messages_on(
+    server: Server,
+    stream: HostStream,
+    tmp_path: Path,
+    becomes: Callable[[redis.Redis, Path], None],
+    error: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Redis itself refuses to write then, and not to publish."""
+    client = redis.Redis.from_url(server.url)
+    becomes(client, tmp_path)
+    with pytest.raises(redis.ResponseError, match=error):
+        client.set("a", 1)
+    heard: list[bytes] = []
+
+    def receive(data: bytes) -> None:
+        heard.append(data)
+        queue.came_back(len(heard))
+
+    queue = RedisQueue(server.url, "chat", stream, receive)
+    queue.start()
+    put(queue, b"1", b"2")
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [b"1", b"2"] and not queue.refused and not caplog.records
+    queue.close()
+    client.close()
+
+
 REFUSALS = [
     redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
     redis.exceptions.ReadOnlyError("You can't write against a read only replica."),

@@ -46,7 +46,9 @@ def connection(client: Any) -> dict[str, Any]:
 def test_urls(url: str, expected: dict[str, Any], shown: str) -> None:
     options = connection(make_client(url))
     assert {**options, **expected} == options
-    assert (options["socket_timeout"], options["health_check_interval"]) == (5.0, 10)
+    assert options["socket_timeout"] == 5.0
+    # By PING, which a Redis that cannot save its data refuses.
+    assert not options.get("health_check_interval")
     assert without_password(url) == shown
 
 
