@@ -138,25 +138,26 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .check import paths_of
+    from .check import max_memory_of, paths_of
     from .check import run as run_check
 
     file, app = arguments.configuration, arguments.app
     status = run_check(file) if file or not app else 0
     if app and status != 2:
-        status = max(status, _check_app(app, arguments.async_mode, paths_of(file)))
+        expected = paths_of(file), max_memory_of(file)
+        status = max(status, _check_app(app, arguments.async_mode, *expected))
         _leave_threads(app, status)
     return status
 
 
-def _check_app(spec: str, async_mode: str, paths: Sequence[str]) -> int:
+def _check_app(spec: str, async_mode: str, paths: Sequence[str], max_memory: Optional[int]) -> int:
     """Report what is wrong with an application; returns the exit status."""
     mode = ASYNC_MODES[async_mode]
     _prepare(mode)
     from .settings import without_credentials
     from .worker.inspection import inspect_application
 
-    report = inspect_application(spec, mode, paths)
+    report = inspect_application(spec, mode, paths, max_memory)
     sys.stderr.write(report.detail)
     for severity, lines in (("error", report.errors), ("warning", report.warnings)):
         for line in lines:

@@ -85,6 +85,17 @@ def paths_of(path: Optional[str]) -> tuple[str, ...]:
     return tuple(paths) or Settings().path
 
 
+def max_memory_of(path: Optional[str]) -> Optional[int]:
+    """The ``max_memory`` that applies to each worker of a configuration, or ``None``.
+
+    With several clusters it is the largest, as they do not say whose the application is.
+    """
+    clusters = read(path).clusters if path else {}
+    limits = [settings.max_memory if settings else None for settings in clusters.values()]
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
+
+
 def run(path: Optional[str]) -> int:
     """The body of ``supervisor-sio check``; returns the exit status."""
     # The names of files may contain any bytes.

@@ -82,15 +82,25 @@ def threads(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """Does the mode suit the application, as far as its module shows?"""
+    """Does the mode suit the application, and has each of its tasks one function, as far as its
+    module shows?"""
     for program in conf.of_role(Role.WORKER):
         told = options_of(program)
         for process in program.processes[:1] if told else []:
             assert told is not None
             found = application_of(conf, process, told)
-            fault = _fault(told, found) if found else None
+            if found is None:
+                continue
+            fault = _fault(told, found)
             if fault:
                 yield conf.error(program.section, "command", f"{told.application} {fault}")
+            for name in found.repeated_tasks:
+                yield conf.error(
+                    program.section,
+                    "command",
+                    f"{told.application} has two functions for run_once({name!r}): give each task "
+                    "a name of its own",
+                )
 
 
 def application_of(conf: Configuration, process: Any, told: WorkerOptions) -> Optional[Application]:

@@ -8,6 +8,9 @@ from ..common.limits import DRAIN_TIME, RECYCLE_JITTER, RECYCLE_NOTICE, RECYCLE_
 from .configuration import Configuration, Finding
 from .host import Host
 
+#: What a worker has when it is ready, in any mode, besides its application.
+_WORKER_MEMORY = 50 * 2**20
+
 
 def limits(conf: Configuration, host: Host) -> Iterator[Finding]:
     workers = sum(len(program.processes) for program in conf.workers)
@@ -22,6 +25,14 @@ def limits(conf: Configuration, host: Host) -> Iterator[Finding]:
             "max_lifetime",
             f"{lifetime:g}: recycling {workers} workers one after the other may take "
             f"{workers * each:g} s, so one of them always restarts; write 86400",
+        )
+    if memory and memory < _WORKER_MEMORY:
+        yield conf.warning(
+            conf.plugin,
+            "max_memory",
+            f"{memory // 2**20} MB: a worker has about {_WORKER_MEMORY // 2**20} MB when it is "
+            "ready, and more with its application; it is not recycled for its memory if it begins "
+            "above the limit; write 500MB",
         )
     if memory and workers * memory > host.memory:
         yield conf.warning(

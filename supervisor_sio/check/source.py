@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import warnings
-from typing import Iterator, NamedTuple, Optional
+from collections import Counter
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 from ..common.limits import SCRIPT_LENGTH
 from .roles import head_of
@@ -50,6 +51,8 @@ class Application(NamedTuple):
     servers: list[Server]
     #: Whether the module makes a manager with ``takeover=True``.
     takeover: bool = False
+    #: The names that ``run_once()`` is given for more than one function of the module.
+    repeated_tasks: Sequence[str] = ()
 
 
 def look(directory: str, spec: str) -> Optional[Application]:
@@ -74,6 +77,7 @@ def look(directory: str, spec: str) -> Optional[Application]:
         maker,
         [one for one in servers if one],
         any(_takes_over(call, imported) for call in calls),
+        [name for (_, name), count in Counter(_tasks(tree)).items() if count > 1],
     )
 
 
@@ -133,6 +137,17 @@ def _takes_over(call: ast.Call, imported: dict[str, str]) -> bool:
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     value = given.get("takeover")
     return isinstance(value, ast.Constant) and bool(value.value)
+
+
+def _tasks(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The manager and the task of each function that is certainly given to ``run_once()``."""
+    for statement in tree.body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for one in statement.decorator_list:
+                if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute):
+                    name = one.args[0] if one.func.attr == "run_once" and one.args else None
+                    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                        yield ast.unparse(one.func.value), name.value
 
 
 def _name(node: ast.expr, imported: dict[str, str]) -> str:

@@ -10,11 +10,12 @@ import os
 import signal
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 from ..cluster import sessions
 from ..common.limits import IMPORT_TIMEOUT
 from ..common.modes import AsyncMode
+from ..common.processes import process_memory
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from . import modes
 from .application import (
@@ -42,10 +43,12 @@ class _TimeUp(BaseException):
     """Not an ``Exception``, so that the application does not catch it."""
 
 
-def inspect_application(spec: str, mode: AsyncMode, paths: Sequence[str]) -> Report:
+def inspect_application(
+    spec: str, mode: AsyncMode, paths: Sequence[str], max_memory: Optional[int] = None
+) -> Report:
     """Import an application as a worker does.
 
-    :param paths: the option of ``[rpcinterface:sio]``.
+    :param paths: the option of ``[rpcinterface:sio]``, as ``max_memory``.
     """
     # So that what it emits during the import does not reach the cluster.
     os.environ.pop(ENVIRONMENT_VARIABLE, None)
@@ -77,7 +80,15 @@ def inspect_application(spec: str, mode: AsyncMode, paths: Sequence[str]) -> Rep
     found = list({id(one): one for one in map(server_of, layers(app)) if one is not None}.values())
     servers = [*found, *(server for server in sessions.servers() if server not in found)]
     warnings = [] if errors else list(_warnings(spec, found, servers, paths))
-    facts = [f"{spec}: {type(app).__name__}, imported in {seconds:.1f} s, mode {mode.name}"]
+    memory = process_memory(os.getpid()) // 1024
+    if max_memory is not None and memory * 2**20 >= max_memory:
+        warnings.append(
+            f"a process has {memory} MB when it has imported {spec}, and max_memory is "
+            f"{max_memory // 2**20} MB: a worker that begins above the limit is not recycled for "
+            "its memory; set a larger limit"
+        )
+    kind = type(app).__name__
+    facts = [f"{spec}: {kind}, imported in {seconds:.1f} s, {memory} MB, mode {mode.name}"]
     return Report(errors, warnings, facts + [_describe(server) for server in servers])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor_sio.check import paths_of, run
+from supervisor_sio.check import max_memory_of, paths_of, run
 from unit.check.deployment import Deployment, host_with
 
 CHAT = 'SUPERVISOR_SIO_CLUSTER="chat"'
@@ -49,6 +49,13 @@ def test_two_clusters_are_sound(two: Deployment, capsys: pytest.CaptureFixture[s
         f"shop: listen unix:{directory}/shop.sock, 1 router, workers: shop_workers × 2)\n"
     )
     assert paths_of(two.path) == ("/socket.io/", "/ws/")
+
+
+def test_the_memory_that_a_worker_of_any_may_have(two: Deployment) -> None:
+    for name, size, most in (("chat", "300MB", None), ("shop", "200MB", 300 * 2**20)):
+        assert two.set(f"rpcinterface:{name}", max_memory=size).lines() == []
+        assert max_memory_of(two.path) == most
+    assert max_memory_of(None) is None
 
 
 def test_what_all_programs_have_from_supervisord_counts(two: Deployment) -> None:

@@ -143,6 +143,33 @@ def test_what_the_module_shows(
     assert lines == ([] if fault is None else [where + fault])
 
 
+_TASKS = """\
+@manager.run_once("ticker")
+def tick(): ...
+@manager.run_once("other")
+def other(): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("", False),
+        ("@manager.run_once('ticker')\nasync def again(lease): ...\n", True),
+        ("if fast:\n    @manager.run_once('ticker')\n    def again(): ...\n", False),
+        ("@another.run_once('ticker')\ndef again(): ...\n", False),
+        ("@manager.run_once(name)\ndef third(): ...\n", False),
+        ("@manager.on('ticker')\ndef third(): ...\n", False),
+    ],
+)
+def test_two_functions_for_one_task(deployment: Deployment, more: str, found: bool) -> None:
+    (deployment.directory / "myapp.py").write_text(_TASKS + more)
+    lines = deployment.set("program:workers", directory=str(deployment.directory)).lines()
+    assert [line.partition("command: ")[2] for line in lines] == [
+        "myapp:app has two functions for run_once('ticker'): give each task a name of its own"
+    ] * found
+
+
 def test_a_package_has_the_application(deployment: Deployment) -> None:
     package = deployment.directory / "site" / "chat"
     package.mkdir(parents=True)

@@ -39,6 +39,16 @@ def test_lifetimes_that_end_sooner_than_all_have_had_their_turn(deployment: Depl
     )
 
 
+def test_less_memory_than_a_worker_begins_with(deployment: Deployment) -> None:
+    assert deployment.set("rpcinterface:sio", max_memory="50MB").lines() == []
+    (line,) = deployment.set("rpcinterface:sio", max_memory="49MB").lines()
+    assert line.startswith("warning: ") and line.endswith(
+        "[rpcinterface:sio] max_memory: 49 MB: a worker has about 50 MB when it is ready, and more "
+        "with its application; it is not recycled for its memory if it begins above the limit; "
+        "write 500MB"
+    )
+
+
 def test_more_memory_than_there_is(deployment: Deployment) -> None:
     deployment.set("rpcinterface:sio", max_memory="1GB")
 

@@ -53,6 +53,13 @@ def unwrapped():
 def ends():
     sys.exit(0)
 
+def two_tasks():
+    manager = ZmqManager()
+    @manager.run_once("ticker")
+    def one(): pass
+    @manager.run_once("ticker")
+    def two(): pass
+
 def endless():
     try:
         time.sleep(600)
@@ -126,6 +133,22 @@ def test_what_will_hurt(call: str, warning: str) -> None:
 
 def test_another_path() -> None:
     assert not inspect('make("/ws")', ("/ws/",)).errors
+
+
+def test_more_memory_than_a_worker_may_have() -> None:
+    paths = ("/socket.io/",)
+    (warning,) = inspect_application("inspected:make()", EVENTLET, paths, 20 * 2**20).warnings
+    assert "MB when it has imported inspected:make(), and max_memory is 20 MB: " in warning
+    assert not inspect_application("inspected:make()", EVENTLET, paths, 2**40).warnings
+
+
+def test_two_functions_for_one_task() -> None:
+    (error,) = inspect("two_tasks()").errors
+    assert error == (
+        "inspected:two_tasks() failed at inspected.py:42: run_once('ticker') has a function "
+        "already, inspected.two_tasks.<locals>.one: give inspected.two_tasks.<locals>.two another "
+        "name"
+    )
 
 
 def test_a_module_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
