@@ -273,11 +273,16 @@ class OwnedRunDir(RunDir):
         finally:
             os.close(descriptor)
 
-    def close(self) -> None:
-        """Remove the files that supervisord created, and release the lock."""
+    def close(self, as_killed: bool = False) -> None:
+        """Remove the files that supervisord created, and release the lock.
+
+        :param as_killed: leave the files, so that the next start finds them, as after a crash.
+        """
         if self._lock.closed:
             return
-        if self._temporary:
+        if as_killed:
+            self.note_pid()  # without a pid the directory counts as that of a start under way
+        elif self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             for path in self.made:

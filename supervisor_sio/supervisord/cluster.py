@@ -19,7 +19,7 @@ from ..common.certificates import describe, make_context
 from ..common.channel import Message
 from ..common.clusters import CLUSTER, CLUSTERS, ctl_command
 from ..common.commands import PROGRAM, program_of, subcommand_of
-from ..common.limits import MAX_CANDIDATES, MAX_NAMES, SHELF_BUFFER
+from ..common.limits import MAX_CANDIDATES, MAX_NAMES, RUN_ONCE_LEASE, SHELF_BUFFER
 from ..common.memory_file import HOST_FILES
 from ..common.processes import is_descendant, process_memory
 from ..common.redis_client import PackageMissing, QueueError, make_client, without_password
@@ -464,7 +464,11 @@ class Cluster:
             sock.close()
         channel.close_all(self._host_files)
         self._host_files.clear()
-        self._run_dir.close()
+        # A start that fails, or ends soon, must not hide a killed supervisord from the next one:
+        # its workers may still hold leases.
+        found = self._run_dir.found_left
+        recent = found is not None and time.monotonic() - found < RUN_ONCE_LEASE
+        self._run_dir.close(as_killed=recent)
 
 
 def _as_many_as_fit(rows: list[Any]) -> list[Any]:

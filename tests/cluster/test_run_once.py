@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -185,11 +186,12 @@ def _line(cluster: Cluster, begin: str) -> str:
     return next((line for line in lines if line.startswith(begin)), "")
 
 
+@pytest.mark.parametrize("fails", [False, True])
 def test_supervisord_is_killed(
-    make_cluster: ClusterFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_cluster: ClusterFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     """The next one gives a task away when the leases of the old workers are over: they may have
-    noticed nothing, and it knows nothing of them."""
+    noticed nothing, and it knows nothing of them; also when a start in between has failed."""
     monkeypatch.setenv("TICKS", str(tmp_path))
     ticks = Ticks(tmp_path)
     cluster = make_cluster(workers=2, command="supervisor-sio worker once_app:app").start()
@@ -200,11 +202,16 @@ def test_supervisord_is_killed(
     assert cluster.process is not None
     cluster.process.wait()
     wait_until(lambda: not psutil.pid_exists(router), 10, "the router has ended")
+    if fails:
+        with socket.create_server(("127.0.0.1", cluster.port)):
+            code, said = cluster.run_to_its_end()
+        assert code == 2 and "address already in use" in said, said
     cluster.start()
     wait_until(lambda: ticks.last["number"] > old["number"], 20, "another one runs it")
     ticks.wait_for_more()
     ticks.check()
     first = next(line for line in ticks.running() if line["number"] > old["number"])
+    print(f"{first['at'] - killed:.1f} s after it was killed")
     assert first["at"] - killed >= RUN_ONCE_LEASE
 
 

@@ -475,6 +475,28 @@ def test_a_supervisord_that_was_killed_is_noticed(
     own.close()
 
 
+@pytest.mark.parametrize("name", [None, "run"])
+def test_a_start_that_fails_leaves_what_it_has_found(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    path = str(temporary / name) if name else None
+    leave(temporary / (name or "supervisor-sio-killed"))
+    for _ in range(2):  # before supervisord runs, and has noted its pid
+        monkeypatch.setattr(rundir, "_forgotten_removed", None)
+        own = OwnedRunDir(path)
+        assert own.found_left is not None
+        own.close(as_killed=True)
+    monkeypatch.setattr(rundir, "_forgotten_removed", None)
+    own = OwnedRunDir(path)
+    assert own.found_left is not None
+    own.close()
+    assert [each.name for each in temporary.iterdir()] == ([name] if name else [])
+    monkeypatch.setattr(rundir, "_forgotten_removed", None)
+    own = OwnedRunDir(path)
+    assert own.found_left is None
+    own.close()
+
+
 def test_what_is_not_forgotten_stays(temporary: Path, victim: Path) -> None:
     alive = leave(temporary / "supervisor-sio-alive")
     starting = leave(temporary / "supervisor-sio-starting", lock="")
