@@ -26,8 +26,8 @@ from .supervisorctl import supervisorctl
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 
-#: What python-socketio imports where it is there, and takes a third of the time that a worker
-#: needs to start: Redis, and what its clients are built on.
+#: What python-socketio imports where it is installed: Redis, and what its clients are built on.
+#: With it a worker takes three times the processor time to start.
 ABSENT = HERE / "absent"
 
 # What is started in the background (``&``, ``nohup``) ignores Ctrl-C, and so would its children.
@@ -171,8 +171,8 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def of_workers(**more: str) -> dict[str, str]:
-    """The same for workers, which start sooner with it."""
+def server_environment(**more: str) -> dict[str, str]:
+    """The same for processes that run no Socket.IO client: they start sooner with it."""
     variables = environment(**more)
     variables["PYTHONPATH"] = f"{ABSENT}{os.pathsep}{variables['PYTHONPATH']}"
     return variables
@@ -267,7 +267,7 @@ class Cluster:
         """Start supervisord without waiting for anything."""
         self.write_config()
         has_redis = "message_queue" in self.settings
-        variables = (environment if has_redis else of_workers)(**{MODE: self.mode})
+        variables = (environment if has_redis else server_environment)(**{MODE: self.mode})
         with open(self.directory / "supervisord.out", "ab") as output:
             process = subprocess.Popen(
                 [*self.wrapper, self.supervisord, "-n", "-c", str(self.conf)],

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import BIN, HERE, Cluster, of_workers, wait_until
+from .harness import BIN, HERE, Cluster, server_environment, wait_until
 from .modes import ANY_MODE, NO_WORKER
 from .raw import exchange
 
@@ -100,7 +100,7 @@ def complaint(*arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=60,
-        env=of_workers(),
+        env=server_environment(),
     )
     assert done.returncode != 0 and not done.stdout
     (line,) = done.stderr.splitlines()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import BIN, HERE, Cluster, environment, of_workers
+from .harness import BIN, HERE, Cluster, environment, server_environment
 from .modes import NO_WORKER
 from .test_listeners import view_for_all
 
@@ -135,7 +135,7 @@ def test_what_init_prints_in_full_is_all_it_takes(make_cluster: ClusterFactory) 
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=of_workers(ASYNC_MODE="eventlet"),
+                env=server_environment(ASYNC_MODE="eventlet"),
                 start_new_session=True,
             )
         )

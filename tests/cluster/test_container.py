@@ -22,7 +22,7 @@ import pytest
 from unit.pythons import NEW_PYTHON
 
 from .conftest import Clients, ClusterFactory
-from .harness import BIN, Cluster, free_port, of_workers, wait_until
+from .harness import BIN, Cluster, free_port, server_environment, wait_until
 from .modes import OWN_MODES
 
 FILES = Path(__file__).parents[2] / "docs" / "howto" / "docker"
@@ -101,7 +101,9 @@ class Container:
                 stdout=output,
                 stderr=output,
                 # Nobody else writes byte code: the root file system is read-only.
-                env=of_workers(WORKERS="2", TMPDIR=str(self._run), PYTHONDONTWRITEBYTECODE="1"),
+                env=server_environment(
+                    WORKERS="2", TMPDIR=str(self._run), PYTHONDONTWRITEBYTECODE="1"
+                ),
                 start_new_session=True,
             )
         self._cluster.adopt(process)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import BIN, HERE, Cluster, environment, free_port, of_workers
+from .harness import BIN, HERE, Cluster, environment, free_port, server_environment
 from .modes import NO_WORKER
 
 pytestmark = NO_WORKER
@@ -94,7 +94,7 @@ class Debian:
         return [f"/usr/bin/{name}", "-c", str(self._cluster.conf), *arguments]
 
     def environment(self, plugin: Path) -> dict[str, str]:
-        variables = of_workers(PATH="/usr/sbin:/usr/bin:/sbin:/bin")
+        variables = server_environment(PATH="/usr/sbin:/usr/bin:/sbin:/bin")
         variables["PYTHONPATH"] = f"{plugin}:{variables['PYTHONPATH']}"
         return variables
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import Clients
-from .harness import Cluster, environment, wait_until
+from .harness import Cluster, server_environment, wait_until
 from .recorder import TestClient
 
 NAMESPACES = ["/", "/room"]
@@ -197,7 +197,7 @@ emitter.emit("last-from-outside", 0)
 
 
 def test_a_plain_process_emits_to_all(crowd: Crowd, shared_cluster: Cluster) -> None:
-    variables = environment(SUPERVISOR_SIO_RUN_DIR=str(shared_cluster.run_dir))
+    variables = server_environment(SUPERVISOR_SIO_RUN_DIR=str(shared_cluster.run_dir))
     subprocess.run([sys.executable, "-c", PLAIN_PROCESS], env=variables, check=True, timeout=30)
     for client in crowd.clients:
         client.wait_for("last-from-outside")

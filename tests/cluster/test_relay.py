@@ -21,7 +21,7 @@ from supervisor_sio.common.limits import RELAY_WAITING
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 
 from .conftest import Clients, ClusterFactory
-from .harness import Cluster, environment, wait_until
+from .harness import Cluster, server_environment, wait_until
 from .modes import ANY_MODE, NO_WORKER
 from .recorder import TestClient
 
@@ -206,7 +206,7 @@ PATCHED = {
 def start_emitter(
     cluster: Cluster, event: str, count: int, seconds: float, patch: str = "plain"
 ) -> subprocess.Popen[bytes]:
-    variables = environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir))
+    variables = server_environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir))
     script = PATCHED[patch] + EMITTER
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", script, event, str(count), str(seconds)],

@@ -19,7 +19,7 @@ import pytest
 from supervisor_sio.common.limits import RUN_ONCE_LEASE
 
 from .conftest import ClusterFactory
-from .harness import HERE, MODE, Cluster, async_mode, free_port, of_workers, wait_until
+from .harness import HERE, MODE, Cluster, async_mode, free_port, server_environment, wait_until
 
 WORKERS = 3
 
@@ -223,7 +223,7 @@ def test_by_hand_it_runs_at_once_and_ends_with_the_program(tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=of_workers(TICKS=str(tmp_path), **{MODE: async_mode()}),
+        env=server_environment(TICKS=str(tmp_path), **{MODE: async_mode()}),
     ) as process:
         try:
             assert ticks.wait_for_more()["pid"] == process.pid

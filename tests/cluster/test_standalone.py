@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import HERE, free_port, of_workers, wait_until
+from .harness import HERE, free_port, server_environment, wait_until
 from .modes import WSGI
 
 
@@ -37,7 +37,7 @@ def test_serves_by_hand_without_supervisord(clients: Clients, number: int) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=of_workers(),
+        env=server_environment(),
     ) as process:
         try:
             wait_until(server.listens, 20, "listening")
@@ -68,7 +68,7 @@ def test_the_default_is_port_8000_of_this_host_only(clients: Clients) -> None:
         cwd=HERE,
         stderr=subprocess.PIPE,
         text=True,
-        env=of_workers(),
+        env=server_environment(),
     ) as process:
         try:
             if taken:

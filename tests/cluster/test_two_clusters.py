@@ -17,7 +17,7 @@ import pytest
 import supervisor_sio
 
 from .conftest import Clients, ClusterFactory
-from .harness import Cluster, free_port, of_workers, wait_until
+from .harness import Cluster, free_port, server_environment, wait_until
 from .recorder import TestClient
 from .test_bad_input import the_error
 
@@ -122,7 +122,7 @@ def host(request: pytest.FixtureRequest, make_module_cluster: ClusterFactory) ->
             pytest.skip("no supervisord of Debian's")
         made.supervisord = DEBIAN
         root = Path(supervisor_sio.__file__).parents[1]
-        made.wrapper = ["env", f"PYTHONPATH={root}:{of_workers()['PYTHONPATH']}"]
+        made.wrapper = ["env", f"PYTHONPATH={root}:{server_environment()['PYTHONPATH']}"]
     return made
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import socketio
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import Cluster, environment, wait_until
+from cluster.harness import Cluster, server_environment, wait_until
 from cluster.modes import ANY_MODE, NO_WORKER
 from cluster.recorder import TestClient
 
@@ -41,7 +41,7 @@ class Asker:
         self.process = subprocess.Popen(
             [sys.executable, "asking.py", way, sid],
             cwd=HERE,
-            env=environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir)),
+            env=server_environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -99,7 +99,7 @@ def ask(cluster: Cluster, way: str, sid: str) -> Any:
     done = subprocess.run(
         [sys.executable, "asking.py", way, sid],
         cwd=HERE,
-        env=environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir)),
+        env=server_environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -238,7 +238,7 @@ def test_there_is_no_relay(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text('{"channel": "socketio"}')
     done = subprocess.run(
         [sys.executable, "-c", NOBODY, f"zmq+ipc://{tmp_path}"],
-        env=environment(),
+        env=server_environment(),
         capture_output=True,
         text=True,
         timeout=60,

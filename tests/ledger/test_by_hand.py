@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster.harness import free_port, of_workers, wait_until
+from cluster.harness import free_port, server_environment, wait_until
 from cluster.modes import EVENTLET
 
 pytestmark = EVENTLET
@@ -24,7 +24,7 @@ def server(tmp_path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes]
             [sys.executable, *args],
             cwd=Path(__file__).parent,
             stderr=file,
-            env=of_workers(),
+            env=server_environment(),
         ) as process,
     ):
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import Cluster, environment
+from cluster.harness import Cluster, server_environment
 from cluster.modes import NO_WORKER
 from cluster.recorder import TestClient
 
@@ -35,7 +35,7 @@ def emit(run_dir: Path, way: str, event: str, text: str) -> str:
     done = subprocess.run(
         [sys.executable, "emitting.py", way, event, text],
         cwd=HERE,
-        env=environment(SUPERVISOR_SIO_RUN_DIR=str(run_dir)),
+        env=server_environment(SUPERVISOR_SIO_RUN_DIR=str(run_dir)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -127,7 +127,7 @@ def test_a_fork_while_another_thread_emits_first_does_not_deadlock_the_child(
     (tmp_path / "cluster.json").write_text("{}")
     done = subprocess.run(
         [sys.executable, "-c", DEADLOCK],
-        env=environment(SUPERVISOR_SIO_RUN_DIR=str(tmp_path)),
+        env=server_environment(SUPERVISOR_SIO_RUN_DIR=str(tmp_path)),
         capture_output=True,
         text=True,
         timeout=60,

@@ -10,7 +10,7 @@ from typing import Optional
 
 import pytest
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import Cluster, environment, wait_until
+from cluster.harness import Cluster, server_environment, wait_until
 from cluster.modes import ANY_MODE
 from cluster.recorder import TestClient
 
@@ -31,7 +31,7 @@ def start_emitter(
     """A process that only emits, with ``emitter`` and ``sys``."""
     head = "import sys; from supervisor_sio import ZmqManager\n"
     head += "emitter = ZmqManager(write_only=True)\n"
-    variables = environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir))
+    variables = server_environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir))
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", head + script, *args], env=variables, stderr=stderr
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import BIN, of_workers, wait_until
+from cluster.harness import BIN, server_environment, wait_until
 from cluster.modes import OWN_MODES
 
 pytestmark = OWN_MODES
@@ -67,7 +67,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
     ended = subprocess.run(
         [BIN / "supervisor-sio", "worker", "--async-mode", mode, f"wrong_app:{application}"],
         cwd=HERE,
-        env=of_workers(),
+        env=server_environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -81,7 +81,7 @@ def test_a_program_that_is_imported_as_well() -> None:
     ended = subprocess.run(
         [sys.executable, "wrong_app.py"],
         cwd=HERE,
-        env=of_workers(),
+        env=server_environment(),
         capture_output=True,
         text=True,
         timeout=60,

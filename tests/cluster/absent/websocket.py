@@ -1,1 +1,1 @@
-raise ImportError("tests/cluster/absent: no worker of the tests needs it")
+raise ImportError("tests/cluster/absent: no server process of the tests needs it")

@@ -1,0 +1,1 @@
+raise ImportError("tests/cluster/absent: no server process of the tests needs it")
