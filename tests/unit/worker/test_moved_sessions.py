@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import socket
 import time
@@ -1108,4 +1109,5 @@ def test_any_state_is_restored_or_refused(
         else:
             arrived.start()
             pair.turn()
-    assert not caplog.records
+    # A line about refused clients comes when its time has come, also with another example.
+    assert not [record for record in caplog.records if record.levelno > logging.WARNING]
