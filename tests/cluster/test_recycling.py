@@ -33,6 +33,9 @@ HUNG_TIMEOUT = 8
 #: What everything together may take longer then.
 BUSY = 10
 
+#: Seconds after which the clients of a killed worker are at another one.
+BACK = 5
+
 
 @pytest.fixture
 def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ticks:
@@ -43,12 +46,13 @@ def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ticks:
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, ticks: Ticks, make_cluster: ClusterFactory) -> Cluster:
     """With one limit alone: nobody hangs, or needs more memory, while the other is measured."""
-    return make_cluster(
-        workers=WORKERS,
-        command="supervisor-sio worker recycling_app:app",
-        metrics=f"127.0.0.1:{free_port()}",
+    options = {
+        "workers": WORKERS,
+        "command": "supervisor-sio worker recycling_app:app",
+        "metrics": f"127.0.0.1:{free_port()}",
         **request.param,
-    ).start()
+    }
+    return make_cluster(**options).start()
 
 
 def at_worker(cluster: Cluster, clients: Clients, name: str) -> TestClient:
@@ -131,7 +135,7 @@ def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     )
     print(f"killed after {killed - stopped:.1f} s, back after {back:.1f}, the task after {gap:.1f}")
     ticks.check()
-    assert max(killed - stopped, gap) <= HUNG_TIMEOUT + BUSY and back <= BUSY
+    assert max(killed - stopped, gap) <= HUNG_TIMEOUT + BUSY and back <= BACK
 
 
 @pytest.mark.tries(3)
@@ -170,6 +174,33 @@ def test_one_that_leaks_is_drained_and_restarted_and_a_reload_waits(
     assert f"memory {before + 1})" in _line(text, "recycled ")
     answer: dict[str, Any] = json.loads(cluster.ctl("sio", "status", "--json").stdout)
     assert answer["recycling"]["state"] == "on" and not answer["recycling"]["worker"]
+
+
+@pytest.mark.tries(3)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "cluster", [{"max_memory": f"{MAX_MEMORY}MB", "workers": 4}], indirect=True
+)
+def test_all_that_are_over_the_limit_at_once_go_one_at_a_time(
+    cluster: Cluster, clients: Clients
+) -> None:
+    before = recycled(cluster)["memory"]
+    pids = {row["name"]: row["pid"] for row in cluster.workers()}
+    leaking = [at_worker(cluster, clients, name.partition(":")[2]) for name in pids]
+    with SetUps(cluster) as load, Watch(cluster) as watch:
+        for client in leaking:
+            client.emit("leak", MAX_MEMORY - 40, 0, 1)
+
+        def all_are_new() -> bool:
+            ready = {row["name"]: row["pid"] for row in cluster.workers()}
+            return ready.keys() == pids.keys() and not set(ready.values()) & set(pids.values())
+
+        wait_until(all_are_new, 120, "all are recycled")
+        load.go_on()
+    assert not load.failures and load.completed > 0
+    assert watch.away == {(), *((name,) for name in pids)}, "one at a time"
+    assert recycled(cluster)["memory"] == before + len(pids)
+    assert "killing" not in cluster.log("supervisord")
 
 
 def _line(text: str, begin: str) -> str:

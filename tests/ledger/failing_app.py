@@ -1,6 +1,7 @@
 """An application whose import fails, after supervisord has taken it for running."""
 
+import os
 import time
 
-time.sleep(1.2)
+time.sleep(float(os.environ.get("SECONDS", "1.2")))
 raise RuntimeError("no database")

@@ -4,6 +4,7 @@ have the same number of neighbours after a restart of their worker.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,17 +18,21 @@ from cluster.harness import Cluster, wait_until
 from cluster.modes import NO_WORKER
 from cluster.raw import Poller, open_websocket
 
+from supervisor_sio.settings import Settings
+
 pytestmark = NO_WORKER
 
 
-def _make(make_cluster: ClusterFactory, seconds: str, more: str = "") -> Cluster:
+def _make(
+    make_cluster: ClusterFactory, seconds: str, more: str = "", spread_timeout: str = "20"
+) -> Cluster:
     """A worker for each of these times to start."""
     return make_cluster(
         workers=len(seconds.split()),
         here=Path(__file__).parent,
         command="supervisor-sio worker late_app:app",
         extra=f'environment = SECONDS="{seconds}"{more}',
-        spread_timeout="20",
+        spread_timeout=spread_timeout,
     )
 
 
@@ -39,13 +44,18 @@ def _spawn(cluster: Cluster, autostart: bool) -> None:
 
 
 @contextmanager
-def _clients(cluster: Cluster, count: int) -> Iterator[list[int]]:
-    """So many come; at the end, how many each worker has, by when it got the first."""
+def _clients(cluster: Cluster, count: int, times: list[float] | None = None) -> Iterator[list[int]]:
+    """So many come; at the end, how many each worker has, by when it got the first.
+
+    :param times: gets when each has its session.
+    """
     with ThreadPoolExecutor(count) as pool:
 
         def session(_: int) -> str:
             poller = Poller(cluster.port)
             poller.open()
+            if times is not None:
+                times.append(time.monotonic())
             return poller.sid.partition(".")[0]
 
         sessions = pool.map(session, range(count))
@@ -71,6 +81,24 @@ def test_one_that_takes_six_seconds_gets_its_share(make_cluster: ClusterFactory)
     with _clients(cluster, 200) as counts:
         pass
     assert counts == [50, 50, 50, 50]
+
+
+@pytest.mark.tries(3)  # on a machine that stands still, they wait for the processor as well
+def test_nobody_waits_longer_for_a_worker_that_starts_slowly(make_cluster: ClusterFactory) -> None:
+    """Than half a second from when the first worker is ready, unless ``spread_timeout`` says so."""
+    spread_timeout = Settings.spread_timeout
+    cluster = _make(make_cluster, "0 300", spread_timeout=f"{spread_timeout:g}")
+    _spawn(cluster, autostart=False)
+    times: list[float] = []
+    with _clients(cluster, 20, times) as counts:
+        wait_until(lambda: cluster.status()["router"]["waiting"] == 20, 10, "they wait")
+        assert cluster.ctl("start", "workers:*").returncode == 0
+    assert counts == [20] and len(cluster.workers("starting")) == 1
+    # Half of them are the first worker's share.
+    waited = [at - min(times) for at in sorted(times)]
+    print(f"sessions after the first one: {', '.join(f'{one:.2f}' for one in waited)} s")
+    assert waited[9] < spread_timeout - 0.1 and spread_timeout - 0.1 < waited[10]
+    assert waited[-1] < spread_timeout + 0.5
 
 
 def _open(cluster: Cluster, count: int) -> list[socket]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
 from cluster.modes import NO_WORKER
@@ -64,6 +66,29 @@ def test_a_crash_loop_does_not_look_healthy(make_cluster: ClusterFactory) -> Non
         lambda: (done := cluster.ctl("sio", "reload")).returncode and done, 20, "a reload"
     )
     assert "the new process is not ready: " in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.tries(3)  # it takes longer where everything does
+def test_an_import_that_fails_after_three_seconds_is_shown_within_ten(
+    make_cluster: ClusterFactory,
+) -> None:
+    cluster = make_cluster(
+        workers=1,
+        command="env SECONDS=3 supervisor-sio worker failing_app:app",
+        here=HERE,
+        startsecs=1,
+    )
+    began = time.monotonic()
+    cluster.spawn()
+
+    def shown() -> bool:
+        done = cluster.ctl("sio", "status")
+        lines = ("workers:workers_00 failed 1 time, ", f"  last line of its log: {LAST_LINE}\n")
+        return done.returncode == 3 and all(line in done.stdout for line in lines)
+
+    wait_until(shown, 30, "how often it failed, and its last line")
+    assert time.monotonic() - began < 10
 
 
 def test_a_worker_that_is_killed_after_a_while_has_not_failed(
