@@ -29,5 +29,6 @@ def test_nobody_notices_deploys(tmp_path: Path, mode: str) -> None:
     said = report(verdict, status)
     print(said)
     assert verdict.right, said
-    assert status["relay"]["dropped"] == 0
+    # What a thread emits when its worker has left is lost, and each other worker counts it.
+    assert status["relay"]["dropped"] <= verdict.late * (SHORT.workers - 1)
     assert verdict.takeovers >= SHORT.js + SHORT.python
