@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from supervisor_sio import AsyncZmqManager, ZmqManager
-from unit.check.deployment import BIN, ME, ROOT, Deployment
+from unit.check.deployment import BIN, ME, ROOT, Deployment, free_ports
 from unit.pythons import NEW_PYTHON
 from unit.test_snippets import blocks
+
+__all__ = ["free_ports"]  # a fixture
 
 HOWTO = ROOT / "docs" / "howto"
 PAGES = sorted(HOWTO.glob("*.md"))
@@ -30,6 +32,7 @@ _ELSEWHERE = re.compile(
 
 @NEW_PYTHON
 @each_page
+@pytest.mark.usefixtures("free_ports")
 def test_sections_make_a_sound_deployment(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

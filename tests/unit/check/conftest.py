@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from supervisor_sio.check import packages
-from unit.check.deployment import Deployment
+from unit.check.deployment import Deployment, free_ports
+
+__all__ = ["free_ports"]
 
 
 @pytest.fixture

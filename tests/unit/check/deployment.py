@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.check import Finding, judge
+from supervisor_sio.check import Finding, judge, resources
 from supervisor_sio.check.host import Host
 from supervisor_sio.check.reading import read
 
@@ -29,6 +29,12 @@ HOST = Host(uid=ME, descriptors=65536, somaxconn=4096, first_port=1024, path=("/
 
 def host_with(**changes: Any) -> Host:
     return Host(**{**vars(HOST), **changes})
+
+
+@pytest.fixture
+def free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever other programs of this host listen at."""
+    monkeypatch.setattr(resources, "listen_fault", lambda place: None)
 
 
 class Deployment:

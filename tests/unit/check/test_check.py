@@ -22,6 +22,7 @@ from unit.examples import examples
 # --- what is sound -----------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("free_ports")
 def test_the_shipped_deployment_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     path = ROOT / "conf.d" / "supervisord.conf"
     findings = judge(read(str(path)), HOST)
