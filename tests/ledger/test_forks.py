@@ -111,12 +111,16 @@ def test_a_killed_worker_is_dead_whatever_it_forked(
 ) -> None:
     victim, other = two
     worker = victim.whoami()["pid"]
-    child = victim.call("fork_and_wait", 30)
+    child = victim.call("fork_and_wait", 120)
     try:
         os.kill(worker, signal.SIGKILL)
         victim.wait_disconnected()
-        # All workers that there are answer.
-        assert json.loads(shared.ctl("sio", "sockets", "--json").stdout)["missing"] == 0
+        # All workers that there are answer, as soon as the router has noticed that one is dead.
+        wait_until(
+            lambda: json.loads(shared.ctl("sio", "sockets", "--json").stdout)["missing"] == 0,
+            10,
+            "nobody is missing",
+        )
         victim.wait_talking()
         assert running(child)
     finally:
