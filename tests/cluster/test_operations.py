@@ -104,12 +104,16 @@ class Crowd:
         return count
 
     def wait_alone(self) -> None:
-        """Wait until the clients of other tests are gone."""
-        wait_until(
-            lambda: sum(row["sessions"] for row in self.cluster.workers()) == len(self.clients),
-            10,
-            "only the crowd is there",
-        )
+        """Wait until the clients of other tests are gone. The workers are asked: the figures of
+        the status may be of before those came."""
+        for namespace in NAMESPACES:
+            wait_until(
+                lambda name=namespace: (
+                    fetched(self.emitters[0], namespace=name) == sids(self.clients, name)
+                ),
+                10,
+                "only the crowd is there",
+            )
 
     def some(self) -> list[TestClient]:
         """Half of the clients of each worker."""
