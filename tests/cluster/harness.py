@@ -414,6 +414,11 @@ class Cluster:
         path = self.directory / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def wait_log(self, name: str, text: str) -> None:
+        """Wait until a log has this: supervisord writes it when it reads what a process has
+        written, which may be later than what else a test sees of that process."""
+        wait_until(lambda: text in self.log(name), 20, f"{text!r} in {name}.log")
+
     def logs(self) -> dict[str, str]:
         """Every log by file name: supervisord's output, the router's, the workers'."""
         paths = [*self.directory.glob("*.out"), *sorted(self.directory.glob("*.log"))]

@@ -87,6 +87,7 @@ def test_lifespan(make_cluster: ClusterFactory) -> None:
     (row,) = cluster.workers()
     with urllib.request.urlopen(f"{cluster.url}/pool", timeout=20) as answer:
         assert json.load(answer) == f"pool of {row['pid']}"
+    cluster.wait_log("workers_00", "ready (tag")
     log = cluster.log("workers_00")
     assert log.count("the application starts") == 1
     assert log.index("the application starts") < log.index("ready (tag")

@@ -29,10 +29,6 @@ def get(connection: http.client.HTTPConnection, path: str) -> int:
     return int(connection.getresponse().read())
 
 
-def wait_for_log(cluster: Cluster, text: str) -> None:
-    wait_until(lambda: text in cluster.log("supervisord"), 20, f"{text!r} in the log")
-
-
 def is_back(client: TestClient) -> bool:
     try:
         return bool(client.disconnects) and client.call("echo", 1) == 1
@@ -48,14 +44,15 @@ def test_idle_connections_move_on(cluster: Cluster) -> None:
     assert {get(connection, "/pid") for connection in idle} == left
     for connection in idle:
         connection.close()
-    wait_for_log(cluster, "stopped: workers_00 (exit status 0)")
+    cluster.wait_log("supervisord", "stopped: workers_00 (exit status 0)")
 
 
 def test_idle_connections_wait_for_the_next_worker(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1).start()
     idle = kept_connection(cluster)
     assert cluster.ctl("restart", "workers:*").returncode == 0
-    assert get(idle, "/pid") in {row["pid"] for row in cluster.workers()}
+    pid = get(idle, "/pid")
+    wait_until(lambda: [row["pid"] for row in cluster.workers()] == [pid], 10, "its row")
     idle.close()
 
 
@@ -78,7 +75,7 @@ def test_a_request_in_flight_is_finished(cluster: Cluster, tmp_path: Path) -> No
     stop.join(20)
     assert get(connection, "/pid") != stopping["pid"]
     connection.close()
-    wait_for_log(cluster, "stopped: workers_00 (exit status 0)")
+    cluster.wait_log("supervisord", "stopped: workers_00 (exit status 0)")
 
 
 def test_drain_timeout_ends_what_does_not_end(make_cluster: ClusterFactory, tmp_path: Path) -> None:
@@ -90,7 +87,7 @@ def test_drain_timeout_ends_what_does_not_end(make_cluster: ClusterFactory, tmp_
     began = time.monotonic()
     assert cluster.ctl("stop", stopping["name"]).returncode == 0
     assert 0.9 < time.monotonic() - began
-    wait_for_log(cluster, "stopped: workers_00 (exit status 0)")
+    cluster.wait_log("supervisord", "stopped: workers_00 (exit status 0)")
     connection.close()
 
 

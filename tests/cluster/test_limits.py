@@ -160,13 +160,18 @@ def pids(cluster: Cluster) -> list[int]:
     return sorted([cluster.router_pid, *(row["pid"] for row in cluster.workers())])
 
 
+def are_same(cluster: Cluster, before: list[int]) -> None:
+    """No process has ended, and the workers are ready, as soon as they have got over it."""
+    wait_until(lambda: pids(cluster) == before, 10, "the same processes")
+
+
 def test_router_and_workers_use_what_descriptors_they_may_have(
     make_cluster: ClusterFactory,
 ) -> None:
     cluster = make_cluster(workers=1, wrapper=["prlimit", "--nofile=1024:3000"]).start()
     for pid in pids(cluster):
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (3000, 3000)
-    assert "max_pending is 1468: the limit of 3000 open files" in cluster.log("router")
+    cluster.wait_log("router", "max_pending is 1468: the limit of 3000 open files")
 
 
 @NO_WORKER
@@ -186,7 +191,7 @@ def test_more_slow_clients_than_descriptors(make_cluster: ClusterFactory) -> Non
     for sock in slow:
         sock.close()
     Poller(cluster.port).open()
-    assert pids(cluster) == before
+    are_same(cluster, before)
     assert "accept-failed" not in cluster.log("router")
 
 
@@ -208,7 +213,7 @@ def test_more_clients_than_descriptors_in_a_worker(make_cluster: ClusterFactory,
     wait_until(lambda: "no-descriptor" in cluster.log("workers_00"), 5, "the worker's line")
     for sock in [*clients, refused]:
         sock.close()
-    assert pids(cluster) == before
+    are_same(cluster, before)
 
 
 def test_more_idle_connections_than_descriptors_come_back(make_cluster: ClusterFactory) -> None:
@@ -249,7 +254,8 @@ def test_more_are_on_their_way_to_a_hung_worker_than_its_user_may_have(
         os.kill(hung, signal.SIGCONT)
     assert all(is_answered(sock) for sock in clients)
     wait_for(cluster, lambda figures: not figures["waiting"])
-    assert not router(cluster)["refused"] and len(cluster.workers()) == 2
+    cluster.wait_ready(2)
+    assert not router(cluster)["refused"]
     for sock in clients:
         sock.close()
 
@@ -258,12 +264,12 @@ def test_a_worker_for_whom_no_descriptor_is_free_waits(make_cluster: ClusterFact
     cluster = make_cluster(workers=1).start()
     pid = cluster.router_pid
     limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    began = time.monotonic()
     limit_descriptors(pid, 0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(20)
         sock.connect(str(cluster.run_dir / "router.sock"))
         wait_for(cluster, lambda r: r["refused"].get("worker-accept-failed"))
-        began = time.monotonic()
         time.sleep(1)
         failed = router(cluster)["refused"]["worker-accept-failed"]
         assert failed < 30 * (time.monotonic() - began), "it tries without a pause"

@@ -105,10 +105,28 @@ def counts_of(cluster: Cluster, total: int) -> list[int]:
 
 
 def is_spread(cluster: Cluster, total: int) -> None:
-    """Within 10 % of each other."""
-    counts = counts_of(cluster, total)
+    """Within 10 % of each other, once the figures are of now: the sum of old ones may be right."""
+    counts: list[int] = []
+
+    def spread() -> bool:
+        counts[:] = counts_of(cluster, total)
+        return counts[-1] - counts[0] <= counts[-1] * 0.1
+
+    with contextlib.suppress(AssertionError):  # what there is says more
+        wait_until(spread, 10, "the sessions are spread")
     print(f"sessions: {counts}")
-    assert counts[-1] - counts[0] <= counts[-1] * 0.1, counts
+    assert spread(), counts
+
+
+def come_back(visitors: list[Visitor], times: int) -> None:
+    """Altogether; a worker counts a session before its client has noticed that it has one."""
+
+    def came() -> int:
+        return sum(len(visitor.came) for visitor in visitors)
+
+    with contextlib.suppress(AssertionError):  # what there is says more
+        wait_until(lambda: came() == times, 10, "they are back")
+    assert came() == times
 
 
 def rebalance(cluster: Cluster) -> dict[str, Any]:
@@ -145,8 +163,7 @@ def test_new_workers_get_their_share(
         assert all(
             reason in ("transport close", "transport error") for reason in client.disconnects
         ), client.disconnects
-    came = sum(len(client.disconnects) for client in made) + sum(len(v.came) for v in visitors)
-    assert came == document["closed"]
+    come_back(visitors, document["closed"] - sum(len(client.disconnects) for client in made))
     assert rebalance(cluster)["closed"] == 0, "an even load stays as it is"
     assert not [name for name, text in cluster.logs().items() if "Traceback" in text]
 
@@ -185,14 +202,19 @@ def test_with_recovery_nobody_misses_anything(
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not faults(), 10, "all numbers")
     assert not faults()
+    assert document["closed"] >= 36
+    come_back(visitors, document["closed"] - sum(len(page.disconnects) for page in pages))
     assert all(all(visitor.came) for visitor in visitors)
     assert [visitor.client.sid for visitor in visitors] == sids[24:]
     assert [page.sid() for page in pages] == sids[:24]
-    came = sum(len(page.disconnects) for page in pages) + sum(len(v.came) for v in visitors)
-    assert came == document["closed"] >= 36
-    happened = [line["what"] for line in ledger.all()]
+
+    def called() -> list[str]:
+        return [line["what"] for line in ledger.all()]
+
+    wait_until(lambda: called().count("recovery") >= document["closed"], 10, "its handlers")
+    happened = called()
     assert happened.count("connect") == 80 and "disconnect" not in happened
-    assert happened.count("recovery") == came
+    assert happened.count("recovery") == document["closed"]
     assert cluster.status()["recovery"]["not_recovered"] == {}
 
 
@@ -308,7 +330,8 @@ def test_with_takeover_reloads_change_no_share(
     before = counts_of(cluster, 80)
     for _ in range(RELOADS):
         reload(cluster)
-    is_spread(cluster, 80)
+    with contextlib.suppress(AssertionError):  # what there is says more
+        wait_until(lambda: counts_of(cluster, 80) == before, 10, "all have as many as before")
     assert counts_of(cluster, 80) == before
     assert not any(visitor.came for visitor in visitors)
     assert rebalance(cluster)["closed"] == 0

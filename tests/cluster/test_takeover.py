@@ -183,6 +183,6 @@ def test_what_could_not_be_moved_is_counted_and_logged(
 ) -> None:
     """It is one client, whose data is not JSON, and the key is named; once."""
     wait_until(lambda: replacement.not_moved() == {"session-data": 1}, 10, "its count")
-    assert (
-        replacement.logged("cannot be moved to another worker: session data `socket_of_mine`") == 1
-    )
+    line = "cannot be moved to another worker: session data `socket_of_mine`"
+    wait_until(lambda: replacement.logged(line), 10, "its line")
+    assert replacement.logged(line) == 1

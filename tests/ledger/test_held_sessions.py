@@ -238,6 +238,7 @@ def test_an_adopter_that_hangs(make_cluster: ClusterFactory, made: list[Simulate
     made.remove(hung)
     assert old.lost() == 0
     line = "worker simulated:w does not adopt the sessions of worker simulated:w: it takes too long"
+    cluster.wait_log("router", line)
     assert cluster.log("router").count(line) == 1
 
 

@@ -118,7 +118,7 @@ def test_five_hundred_workers(make_cluster: ClusterFactory) -> None:
         )
         joined = cpu() - before
         # Status moves on, and clients are served.
-        assert figures()["opened"] == 1
+        wait_until(lambda: figures()["opened"] == 1, 10, "its session is in the figures")
         for _ in range(20):
             assert poller.call("echo", "there") == "there"
         wait_until(lambda: figures()["events_in"] >= 20, 5, "the figures are of this second")

@@ -70,7 +70,7 @@ def test_requests_do_not_fill_the_log_with_tracebacks(shared: Cluster) -> None:
 
 
 def test_dictconfig_does_not_hide_our_own_lines(shared: Cluster) -> None:
-    assert "ready (tag" in shared.log("workers_00")
+    shared.wait_log("workers_00", "ready (tag")
 
 
 @pytest.mark.tries(4)
@@ -95,4 +95,4 @@ def test_a_client_does_not_fill_the_log_with_lines_of_uvicorn(shared: Cluster) -
             assert answer.startswith(b"HTTP/1.1 500")
         wait_until(lambda: lines() > 0, 5, "a line")
         assert lines() <= 2 + time.monotonic() - began
-    assert "ASGI callable returned without starting response." in shared.log("workers_00")
+    shared.wait_log("workers_00", "ASGI callable returned without starting response.")
