@@ -1,12 +1,12 @@
-"""Two hosts that emit to each other, while everything between them is killed and stopped.
+"""Hosts that emit to each other, while everything between them is killed and stopped.
 
-    python tests/bench/hosts.py [--kills 20] [--stops 10] [--routers 10] [--failovers 1]
+    python tests/bench/hosts.py [--hosts 2] [--kills 20] [--stops 10] [--routers 10] [--failovers 1]
                                 [--rate 1000] [--gap 2 8] [--silence 0] [--seed N]
 
 Each host is a supervisord with two workers, and one of its workers emits numbers to all, so many
 a second. Between them is a redis-server, or with failovers two of them and a Sentinel, all on
 loopback. Redis is killed and started again, stopped for nine seconds, and fails over; routers of
-both hosts are killed, in random order. Ends with 1 unless every client has every number once and in
+all hosts are killed, in random order. Ends with 1 unless every client has every number once and in
 order, and no host counts one as missed.
 """
 
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Callable
 
 import psutil
@@ -137,12 +138,12 @@ class Between:
 class Host:
     """One supervisord, and a client that counts what it gets."""
 
-    def __init__(self, name: str, directory: Path, url: str) -> None:
+    def __init__(self, name: str, names: str, directory: Path, url: str) -> None:
         self.name = name
         directory.mkdir()
         command = "supervisor-sio worker counting_app:app"
         self.cluster = Cluster(directory, message_queue=url, command=command).start()
-        self.got: dict[str, list[int]] = {"a": [], "b": []}
+        self.got: dict[str, list[int]] = {each: [] for each in names}
         self.client = InOrder(reconnection=False)
         for event, numbers in self.got.items():
             self.client.on(event, numbers.append)
@@ -176,8 +177,9 @@ def run(options: argparse.Namespace, directory: Path) -> bool:
     hosts: list[Host] = []
     between = Between(directory, options.failovers > 0)
     try:
-        for name in "ab":
-            hosts.append(Host(name, directory / name, between.url))
+        names = ascii_lowercase[: options.hosts]
+        for name in names:
+            hosts.append(Host(name, names, directory / name, between.url))
         return judge(options, between, hosts)
     finally:
         for host in hosts:
@@ -189,19 +191,23 @@ def run(options: argparse.Namespace, directory: Path) -> bool:
 
 def judge(options: argparse.Namespace, between: Between, hosts: list[Host]) -> bool:
     choice = random.Random(options.seed)
+    others = len(hosts) - 1
     for host in hosts:
-        wait_until(lambda host=host: host.queue["hosts"] == 1, 20, "the other host")
+        wait_until(lambda host=host: host.queue["hosts"] == others, 20, "the other hosts")
     faults: list[tuple[str, Callable[[], object]]] = [
         *[("redis is killed", lambda: between.kill(choice.uniform(0.1, 3)))] * options.kills,
         *[("redis is stopped for 9 s", between.stop)] * options.stops,
-        *[("the router of a is killed", hosts[0].kill_router)] * options.routers,
-        *[("the router of b is killed", hosts[1].kill_router)] * options.routers,
+        *[
+            (f"the router of {host.name} is killed", host.kill_router)
+            for host in hosts
+            for _ in range(options.routers)
+        ],
         *[("failover", between.fail_over)] * options.failovers,
     ]
     if options.silence:
         faults.append((f"silence of {options.silence:g} s", lambda: between.kill(options.silence)))
     choice.shuffle(faults)
-    seconds = options.kills * 2 + options.stops * STOP + options.routers * 6 + 10
+    seconds = options.kills * 2 + options.stops * STOP + options.routers * 3 * len(hosts) + 10
     seconds += options.failovers * 5 + options.silence + len(faults) * sum(options.gap) / 2
     numbers = int(options.rate * seconds)
     began = time.monotonic()
@@ -210,7 +216,8 @@ def judge(options: argparse.Namespace, between: Between, hosts: list[Host]) -> b
     for what, fault in faults:
         time.sleep(choice.uniform(*options.gap))
         print(f"{time.monotonic() - began:6.1f} s {what}, got", end=" ")
-        print(*(f"{h.name}: {len(h.got['a'])}+{len(h.got['b'])}" for h in hosts), flush=True)
+        print(*(f"{h.name}: {'+'.join(str(len(n)) for n in h.got.values())}" for h in hosts))
+        sys.stdout.flush()
         fault()
     deadline = time.monotonic() + REST + max(0.0, seconds - (time.monotonic() - began))
     while time.monotonic() < deadline:
@@ -219,7 +226,7 @@ def judge(options: argparse.Namespace, between: Between, hosts: list[Host]) -> b
         time.sleep(0.2)
     took = time.monotonic() - began
     well = True
-    print(f"{numbers} numbers of each host in {took:.0f} s, {numbers / took:.0f}/s both ways")
+    print(f"{numbers} numbers of each host in {took:.0f} s, {numbers / took:.0f}/s of each")
     for host in hosts:
         for event, got in host.got.items():
             fault_found = faults_of(got, numbers)
@@ -237,6 +244,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name, default in (("kills", 20), ("stops", 10), ("routers", 10), ("failovers", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--rate", type=float, default=1000, help="a second, of each host")
     parser.add_argument("--gap", type=float, nargs=2, default=(2, 8), help="seconds between faults")
     parser.add_argument("--silence", type=float, default=0, help="seconds without Redis, once")

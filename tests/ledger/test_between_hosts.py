@@ -146,6 +146,39 @@ def test_the_routers_of_both_hosts_are_killed(hosts: list[Host]) -> None:
     expect_all(hosts, ticks)
 
 
+def test_three_hosts(make_cluster: ClusterFactory, clients: Clients, queue: Redis) -> None:
+    """One of which has another name for the same Redis."""
+    urls = [queue.url, queue.url.replace("redis:", "valkey:"), queue.url]
+    made = [make_cluster(message_queue=url, channel="three").start() for url in urls]
+    for cluster in made:
+        wait_until(lambda c=cluster: c.status()["queue"]["hosts"] == 2, 60, "both other hosts")
+    hosts = join(made, clients)
+    here, there, third = hosts
+    with Ticks(here) as ticks:
+        wait_until(lambda: ticks.emitted > 50, 60, "some")
+        queue.kill()
+        try:
+            wait_until(lambda: third.queue["state"] == "away", 60, "it is noticed")
+            restart_router(there.cluster)
+        finally:
+            queue.start()
+        wait_until(lambda: here.queue["state"] == "connected", 60, "connected again")
+        restart_router(here.cluster)
+        wait_until(lambda at=ticks.emitted: ticks.emitted > at + 50, 60, "some more")
+    expect_all(hosts, ticks)
+    # An answer of a third one, which the second one has nothing to do with.
+    target = third.clients[0]
+    answer = here.emitter.call("call_sid", target.sid(), "question", 1)
+    assert answer == {"from": target.name, "got": [1]}
+
+    def count() -> int:
+        return int(json.loads(here.emitter.call("operation", "server_count", (), {}))["value"])
+
+    wait_until(lambda: count() == 6, 20, "all workers")
+    there.cluster.stop()
+    wait_until(lambda: count() == 4, 60, "the others are still there")
+
+
 def test_a_host_that_is_stopped_is_known_in_time_and_back_with_all(hosts: list[Host]) -> None:
     """What it is: one that dies says no word, either."""
     here, there = hosts
