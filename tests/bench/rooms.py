@@ -5,8 +5,9 @@
 A number of clients, in rooms of one and of ten, spread over the workers as they came. Some of them
 have their workers emit to a room each, so many times in a row; the next ones do so when all events
 have come. CPU is user and system time of all processes but supervisord, divided by the emits.
-Each run measures all sides in turn, and the last rows are medians of all runs. `--checkout` adds
-another version of this package. Ends with 1 if an event does not come.
+Each run measures all sides in turn; then come medians of all runs, and how they compare: ours by
+the number of workers, and with the other sides. `--checkout` adds another version of this package.
+Ends with 1 if an event does not come.
 """
 
 from __future__ import annotations
@@ -130,12 +131,30 @@ def main() -> None:
                 show(name, workers, row)
     if options.runs > 1:
         print("medians")
-        for (name, workers), measured in rows.items():
-            show(name, workers, [statistics.median(values) for values in zip(*measured)])
+    medians = {
+        side: [statistics.median(values) for values in zip(*measured)]
+        for side, measured in rows.items()
+    }
+    if options.runs > 1:
+        for (name, workers), row in medians.items():
+            show(name, workers, row)
+    ours, *others = sides
+    fewest = min(options.workers)
+    for workers in options.workers:
+        row = medians[ours, workers]
+        if workers > fewest:
+            show(f"/ with {fewest} workers", workers, ratio(row, medians[ours, fewest]), 2)
+        for name in others:
+            show(f"/ {name}", workers, ratio(row, medians[name, workers]), 2)
 
 
-def show(name: str, workers: int, row: list[float]) -> None:
-    print(f"{name[-20:]:20}{workers:>8}" + "".join(f"{value:25.1f}" for value in row), flush=True)
+def ratio(row: list[float], other: list[float]) -> list[float]:
+    return [one / another for one, another in zip(row, other)]
+
+
+def show(name: str, workers: int, row: list[float], digits: int = 1) -> None:
+    values = "".join(f"{value:25.{digits}f}" for value in row)
+    print(f"{name[-20:]:20}{workers:>8}{values}", flush=True)
 
 
 if __name__ == "__main__":
