@@ -977,7 +977,8 @@ REBALANCE_WAIT = _limit(
     "seconds",
     "round of `sio rebalance`",
     "time for the last clients to reconnect: socket.io-client waits for up to 1.5 s before its "
-    "first attempt, and for up to 7.5 s between later ones",
+    "first attempt, and for up to 7.5 s between later ones; while as many clients are missing as "
+    "are disconnected in this time, no others are",
 )
 REBALANCE_ROUNDS = _limit(
     "REBALANCE_ROUNDS",
@@ -986,6 +987,14 @@ REBALANCE_ROUNDS = _limit(
     "`sio rebalance`",
     "rounds after which `sio rebalance` ends even if the load is uneven; the second round is for "
     "what changed during the first one, as when a worker died",
+)
+REBALANCE_START = _limit(
+    "REBALANCE_START",
+    60.0,
+    "seconds",
+    "worker that starts",
+    "while a worker starts, `sio rebalance` is refused, and one under way waits for it; from this "
+    "time after its start on it is left out, because `sio reload` and `sio scale` have given it up",
 )
 REBALANCE_LOOKED_AT = _limit(
     "REBALANCE_LOOKED_AT",

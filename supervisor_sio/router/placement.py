@@ -31,7 +31,7 @@ import time
 from typing import Optional, Protocol
 
 from ..common import reasons
-from ..common.limits import PENDING_SHARE
+from ..common.limits import PENDING_SHARE, REBALANCE_START
 from ..common.request import HANDSHAKE, SESSION
 from .connection import Connection
 from .pool import Member, Pool
@@ -161,27 +161,38 @@ class Placement:
 
     def starting(self, name: str) -> None:
         """supervisord has started a worker of this name."""
-        self._spreading.starting.add(name)
+        now = time.monotonic()
+        self._spreading.starting[name] = now
         stopped, when = self._stopped
-        if name == stopped and time.monotonic() - when < _COME_BACK and self._pool.eligible:
+        if name == stopped and now - when < _COME_BACK and self._pool.eligible:
             self._begin_to_spread()
 
     @property
     def expected(self) -> list[str]:
-        """Workers that are about to be there: supervisord starts them, or has just stopped them."""
+        """Workers that are about to be there: supervisord starts them, or has just stopped them.
+
+        Without those that have been starting for so long that they may never be ready.
+        """
+        now = time.monotonic()
+        names = {
+            name
+            for name, since in self._spreading.starting.items()
+            if now - since < REBALANCE_START
+        }
         name, when = self._stopped
-        just_stopped = time.monotonic() - when < _RESTART and not self._pool.named(name)
-        return sorted(self._spreading.starting | ({name} if just_stopped else set()))
+        if now - when < _RESTART and not self._pool.named(name):
+            names.add(name)
+        return sorted(names)
 
     def not_starting(self, name: str) -> None:
         """That worker will not become ready, so no session waits for it."""
         if name in self._spreading.starting:
-            self._spreading.starting.remove(name)
+            del self._spreading.starting[name]
             self.place_held()
 
     def ready(self, member: Member) -> None:
         """A worker takes connections from now on; place the waiting ones."""
-        self._spreading.starting.discard(member.name)
+        self._spreading.starting.pop(member.name, None)
         if not any(other.eligible for other in self._pool if other is not member):
             self._begin_to_spread()
         self.resume(member)

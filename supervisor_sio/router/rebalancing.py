@@ -4,12 +4,14 @@
 state      what happens                                 then
 =========  ===========================================  ==========================================
 IDLE       an operator types it                         CLOSING; IDLE if the load is even
-CLOSING    workers close some connections, so many a    WAITING, when that is done
-           second
-WAITING    clients come back, to the worker that has    when all are back and no worker starts, or
-           the fewest                                   it takes too long: IDLE if the load is
-                                                        even, or after the last round; else
-                                                        CLOSING, the next round
+CLOSING    workers close some connections, so many a    WAITING, when that is done; IDLE if too
+           second; none while too many clients are      many clients stay away
+           away
+WAITING    clients come back, to the worker that has    when all have gone and are back and no
+           the fewest                                   worker starts: IDLE if the load is even,
+                                                        or after the last round; else CLOSING,
+                                                        the next round
+                                                        when that takes too long: IDLE
 any        the operator stops it                        IDLE
 =========  ===========================================  ==========================================
 
@@ -25,12 +27,12 @@ import time
 from collections import Counter
 from enum import Enum
 from functools import partial
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Mapping, Optional
 
 from ..common.channel import Message
 from ..common.limits import DRAIN_TIME, REBALANCE_RATE, REBALANCE_ROUNDS, REBALANCE_WAIT
 from .pool import Member, Pool
-from .shares import loads_of, surplus
+from .shares import is_even, loads_of, surplus
 from .supervisord import CommandError
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -40,6 +42,10 @@ TICK = 0.1
 
 #: Seconds for a drained worker to be stopped, where it is drained for that.
 _DRAINED = DRAIN_TIME + 1
+
+#: While so many clients are away no others are disconnected. As many are within ``REBALANCE_WAIT``,
+#: in which those that were disconnected first should be back.
+_MOST_AWAY = round(REBALANCE_RATE * REBALANCE_WAIT)
 
 _LATER = "a reload, a scale or a restart may be under way; try again when it is over"
 
@@ -94,10 +100,14 @@ class Rebalancing:
         #: How many have begun since this router's start.
         self._number = 0
         self._round = 0
-        self._began = self._ended = self._waits_since = 0.0
-        #: By tag, how many clients are yet to go in this round, and how many it is to keep.
+        self._began = self._ended = 0.0
+        #: Since when it waits for clients; ``None`` while it closes connections.
+        self._waits_since: Optional[float] = None
+        #: By tag, how many clients are yet to go in this round, and how many stay.
         self._left: Counter[str] = Counter()
         self._shares: dict[str, int] = {}
+        #: By tag, how many clients the router had handed over before the round.
+        self._handshakes: dict[str, int] = {}
         #: Those that have not answered yet.
         self._asked: set[str] = set()
         #: Clients at the beginning of the round; how many have gone since all began.
@@ -127,14 +137,13 @@ class Rebalancing:
     def shown(self) -> Message:
         """For the status."""
         busy = self._state is not State.IDLE
-        away = self._clients - sum(loads_of(self._pool).values()) if busy else 0
         return {
             "state": self._state.value,
             "number": self._number,
             "round": self._round,
             "closed": self._closed,
             "left": sum((+self._left).values()),
-            "away": max(0, away),
+            "away": self._away(loads_of(self._pool)) if busy else 0,
             "seconds": int((self._clock() if busy else self._ended) - self._began),
             "result": self._result.value,
         }
@@ -142,18 +151,21 @@ class Rebalancing:
     def _next_round(self) -> None:
         loads = loads_of(self._pool)
         self._left = Counter(surplus(loads))
-        if not self._left:
-            self._end(Result.EVEN)
-        elif self._round == REBALANCE_ROUNDS:
-            self._end(Result.UNEVEN)
+        if not self._left or self._round == REBALANCE_ROUNDS:
+            self._end_as_it_is()
         else:
             self._round += 1
             self._shares = {tag: loads[tag] - count for tag, count in self._left.items()}
+            self._handshakes = {member.tag: member.handshakes for member in self._pool}
             self._clients = sum(loads.values())
             self._asked.clear()
+            self._waits_since = None
             self._result = Result.NONE
             self._pool.evens_out = True
             self._set(State.CLOSING)
+
+    def _end_as_it_is(self) -> None:
+        self._end(Result.EVEN if is_even(loads_of(self._pool)) else Result.UNEVEN)
 
     def _end(self, result: Result) -> None:
         logger.info("rebalance: %s, %d clients were disconnected", result.value, self._closed)
@@ -176,8 +188,33 @@ class Rebalancing:
         else:
             self._look()
 
+    def _away(self, loads: Mapping[str, int]) -> int:
+        """How many clients fewer there are than at the beginning of the round: those that were
+        disconnected and are not back."""
+        return max(0, self._clients - sum(loads.values()))
+
+    def _has_let_go(self, member: Member) -> bool:
+        """Whether a worker no longer counts clients that it has disconnected."""
+        if member.tag not in self._shares:
+            return True
+        came = member.handshakes - self._handshakes[member.tag]
+        return member.load <= self._shares[member.tag] + came
+
+    def _waits_too_long(self) -> bool:
+        """To be called again and again while it waits: the time counts from the first call."""
+        now = self._clock()
+        if self._waits_since is None:
+            self._waits_since = now
+        return now - self._waits_since >= REBALANCE_WAIT
+
     def _close_some(self) -> None:
         loads = loads_of(self._pool)
+        if self._away(loads) >= _MOST_AWAY:
+            # Something keeps clients from coming back: disconnect no more of them.
+            if self._waits_too_long():
+                self._end(Result.UNEVEN)
+            return
+        self._waits_since = None
         for tag in self._left.keys() - self._asked:
             # Some may have gone by themselves; what was asked for last is not known to be in these.
             self._left[tag] = min(self._left[tag], loads.get(tag, 0) - self._shares[tag])
@@ -192,7 +229,6 @@ class Rebalancing:
             self._asked.add(tag)
             self._ask(tag, count, partial(self._answered, self._number, tag, count))
         if not self._left and not self._asked:
-            self._waits_since = self._clock()
             self._set(State.WAITING)
 
     def _answered(self, number: int, tag: str, asked: int, closed: int) -> None:
@@ -200,20 +236,24 @@ class Rebalancing:
             return
         self._closed += closed
         self._asked.discard(tag)
+        self._left[tag] -= closed
         if closed < asked:
-            del self._left[tag]  # it has no others that can go now, or does not answer
-        else:
-            self._left[tag] -= closed
+            stay = self._left.pop(tag)
+            if closed:  # it has no others that can go now
+                self._shares[tag] += stay
+            # Else it may not have answered in time, so that nobody knows how many have gone.
 
     def _look(self) -> None:
-        """End the round when all clients that were disconnected are back, as far as figures say so,
-        and no worker is about to join: one that died is to get its share again."""
+        """Begin the next round when all clients that were disconnected have gone and are back, as
+        far as figures say so, and no worker is about to join: one that died is to get its share
+        again. Otherwise a next round would disconnect clients that the figures say are too many
+        because their ``disconnect`` handlers still run, or more of those that do not come back."""
         loads = loads_of(self._pool)
-        gone = all(loads.get(tag, 0) <= share for tag, share in self._shares.items())
-        back = sum(loads.values()) >= self._clients
-        complete = gone and back and not list(self._expected())
-        if complete or self._clock() - self._waits_since >= REBALANCE_WAIT:
+        gone = is_even(loads) or all(map(self._has_let_go, self._pool))
+        if gone and not self._away(loads) and not list(self._expected()):
             self._next_round()
+        elif self._waits_too_long():
+            self._end_as_it_is()
 
 
 def why_not(members: Iterable[Member], expected: Iterable[str], held: int, now: float) -> str:
@@ -227,11 +267,11 @@ def why_not(members: Iterable[Member], expected: Iterable[str], held: int, now: 
         return f"{name} is starting, or was stopped just now: {_LATER}"
     for member in members:
         just_drained = member.state == "drained" and now - member.drained_at < _DRAINED
-        if member.state in ("draining", "starting") or just_drained:
+        if member.draining or just_drained:
             return f"{member.name} is {member.state}: {_LATER}"
     if held:
         return f"sessions are on their way from one worker to another: {_LATER}"
     ready = len(loads_of(members))
     if ready < 2:
-        return f"it takes two workers that are ready, and {ready or 'none'} is"
+        return f"at least two workers must be ready; {ready or 'none'} is ready"
     return ""

@@ -19,9 +19,9 @@ def loads_of(members: Iterable[Member]) -> dict[str, int]:
 
 
 def is_even(loads: Mapping[str, int]) -> bool:
-    """Whether each is near its share."""
+    """Whether each is near its share; false when there is nobody to have one."""
     if not loads:
-        return True
+        return False
     share = sum(loads.values()) / len(loads)
     tolerance = max(1.0, share * REBALANCE_TOLERANCE)
     return all(abs(load - share) <= tolerance for load in loads.values())
@@ -29,7 +29,7 @@ def is_even(loads: Mapping[str, int]) -> bool:
 
 def surplus(loads: Mapping[str, int]) -> dict[str, int]:
     """By tag, how many clients are to go to others; empty when the load is even."""
-    if is_even(loads):
+    if not loads or is_even(loads):
         return {}
     share, rest = divmod(sum(loads.values()), len(loads))
     most_first = sorted(loads, key=lambda tag: loads[tag], reverse=True)

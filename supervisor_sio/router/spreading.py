@@ -26,8 +26,9 @@ class Spreading:
 
     def __init__(self) -> None:
         self.on = False
-        #: Names of the workers that supervisord has started, and that are not ready yet.
-        self.starting: set[str] = set()
+        #: Names of the workers that supervisord has started, and that are not ready yet, with the
+        #: time of their start.
+        self.starting: dict[str, float] = {}
         #: Sessions of each worker when spreading began, plus those that it has got since.
         self._given: Counter[str] = Counter()
 

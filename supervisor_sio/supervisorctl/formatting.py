@@ -167,10 +167,16 @@ def _rebalancing(rebalancing: dict[str, Any]) -> Iterable[str]:
 
 def how_far(rebalancing: dict[str, Any]) -> str:
     """Of one that is under way."""
-    closed, left = rebalancing["closed"], rebalancing["left"]
+    closed, left, away = rebalancing["closed"], rebalancing["left"], rebalancing["away"]
     if rebalancing["state"] == "closing":
-        return f"{closed} of {closed + left} clients disconnected"
-    return f"waiting for clients that reconnect, {rebalancing['away']} of {closed}"
+        not_back = f", {away} have not reconnected yet" if away else ""
+        return f"{closed} of {closed + left} clients disconnected{not_back}"
+    return f"waiting for {away} {'client' if away == 1 else 'clients'} to reconnect"
+
+
+def disconnected(closed: int) -> str:
+    """How many clients a rebalance has disconnected."""
+    return "1 client was disconnected" if closed == 1 else f"{closed} clients were disconnected"
 
 
 def spread(workers: list[dict[str, Any]]) -> str:

@@ -9,9 +9,9 @@ import contextlib
 import time
 from typing import Any
 
-from .formatting import how_far, readiness, split_by_readiness, spread
+from .formatting import disconnected, how_far, readiness, split_by_readiness, spread
 from .progress import Progress
-from .session import LOOK, CommandError, Session, refused
+from .session import LOOK, CommandError, Session, Unreachable, refused
 
 #: Seconds that figures of the router may be behind, when supervisord was busy, and some.
 _LATE = 5.0
@@ -25,14 +25,26 @@ def rebalance(session: Session) -> dict[str, Any]:
     :raises CommandError: when it cannot be done, or ends in between.
     """
     before = session.call("sio.getStatus")
-    session.call("sio.rebalance", about=_ABOUT)
+    begun = False
     try:
+        session.call("sio.rebalance", about=_ABOUT)
+        begun = True
         status = _follow(session, before, session.progress())
-    except BaseException:  # also Ctrl-C
-        with contextlib.suppress(CommandError):
-            session.call("sio.stopRebalance")
+    except BaseException as error:  # also Ctrl-C
+        if begun or _may_have_begun(error, before):
+            with contextlib.suppress(CommandError):
+                session.call("sio.stopRebalance")
         raise
     return _report(status, before, session.progress())
+
+
+def _may_have_begun(error: BaseException, before: dict[str, Any]) -> bool:
+    """Whether it may have begun although the call to begin it has failed with this error.
+
+    If another one was under way then it has not, and it is not for this command to stop that one.
+    """
+    answered = isinstance(error, CommandError) and not isinstance(error, Unreachable)
+    return not answered and before.get("rebalancing", {}).get("state", "idle") == "idle"
 
 
 class _Watched:
@@ -98,7 +110,7 @@ def _report(status: dict[str, Any], before: dict[str, Any], progress: Progress) 
     rebalancing, workers = status["rebalancing"], status["workers"]
     result, closed = rebalancing["result"], rebalancing["closed"]
     if result == "stopped":
-        raise refused(_ABOUT, f"somebody has stopped it; {closed} clients were disconnected")
+        raise refused(_ABOUT, f"somebody has stopped it; {disconnected(closed)}")
     had = {worker["name"]: worker["sessions"] for worker in reversed(before["workers"])}
     rows = [
         {
@@ -111,7 +123,7 @@ def _report(status: dict[str, Any], before: dict[str, Any], progress: Progress) 
     if closed:
         for row in rows:
             progress.say(f"{row['name']}: {row['sessions']} clients, {row['before']} before")
-    done = f"{closed} clients reconnected" if closed else "nobody had to reconnect"
+    done = disconnected(closed) if closed else "nobody had to reconnect"
     progress.say(f"rebalance: {result}, {spread(workers)}; {done}, {rebalancing['seconds']} s")
     progress.say(readiness(workers))
     return {

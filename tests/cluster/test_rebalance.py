@@ -255,7 +255,7 @@ def test_what_is_refused(cluster: Cluster) -> None:
     first, second = (row["name"] for row in cluster.workers())
     cluster.rpc.sio.drainWorker(second)
     assert refused(cluster).startswith(f"{second} is drained: a reload, a scale or a restart may")
-    why = "it takes two workers that are ready, and 1 is"
+    why = "at least two workers must be ready; 1 is ready"
     wait_until(lambda: refused(cluster) == why, 10, "it stays drained")
     assert json.loads(cluster.ctl("sio", "rebalance", "--json").stdout) == {
         "error": f"rebalance: {why}"

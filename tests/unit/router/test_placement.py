@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 
 from supervisor_sio.common import reasons
+from supervisor_sio.common.limits import REBALANCE_START
 from supervisor_sio.common.request import Kind
 from supervisor_sio.router import placement
 from supervisor_sio.router.connection import Connection
@@ -525,3 +526,15 @@ def test_workers_that_are_about_to_be_there(
     harness.placement.leave(harness.member, harness)
     monkeypatch.setattr(placement, "_RESTART", 0.0)
     assert harness.placement.expected == [], "it stays stopped"
+
+
+def test_a_worker_that_is_never_ready_is_not_expected_for_ever(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+    harness.placement.starting("stuck")
+    for seconds, expected in ((REBALANCE_START - 1, ["stuck"]), (REBALANCE_START + 1, [])):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: began + seconds)
+        assert harness.placement.expected == expected
+    harness.placement.starting("stuck")
+    assert harness.placement.expected == ["stuck"], "it has been started again"

@@ -80,8 +80,10 @@ class Cluster:
             for at in [at for at in self.away if at <= self.now]:
                 self.away.remove(at)
                 member = self.pool.place_handshake()
-                assert member is not None
-                member.handshakes += 1  # its report is late
+                if member is None:
+                    self.away.append(self.now + self.away_for)
+                else:
+                    member.handshakes += 1  # its report is late
 
     def run_to_its_end(self) -> dict[str, Any]:
         for _ in range(100):
@@ -238,9 +240,56 @@ def test_clients_that_do_not_come_back_are_waited_for_a_while() -> None:
     shown = cluster.shown
     assert (shown["state"], shown["closed"], shown["away"]) == ("waiting", 20, 20)
     shown = cluster.run_to_its_end()
-    assert shown["result"] == "uneven" and shown["round"] == REBALANCE_ROUNDS
-    # Each round halves what is left.
-    assert cluster.loads == [5, 0]
+    assert shown["result"] == "uneven" and shown["round"] == 1, "no others are disconnected"
+    assert cluster.loads == [20, 0]
+
+
+MOST_AWAY = round(REBALANCE_RATE * REBALANCE_WAIT)
+
+
+def test_no_others_are_disconnected_while_nobody_comes_back() -> None:
+    cluster = Cluster(10_000, 0)
+    cluster.away_for = 1000.0
+    cluster.rebalancing.begin()
+    cluster.run(REBALANCE_WAIT + 5)
+    shown = cluster.shown
+    assert (shown["state"], shown["closed"], shown["away"]) == ("closing", MOST_AWAY, MOST_AWAY)
+    shown = cluster.run_to_its_end()
+    assert (shown["result"], shown["round"], shown["closed"]) == ("uneven", 1, MOST_AWAY)
+    assert cluster.now - 1000 < 2 * REBALANCE_WAIT + 2
+
+
+def test_others_are_disconnected_when_the_first_are_back() -> None:
+    cluster = Cluster(10_000, 0)
+    cluster.away_for = 1.5 * REBALANCE_WAIT  # longer than most, but not so long that it ends
+    cluster.rebalancing.begin()
+    most_away = 0
+    while cluster.shown["state"] != "idle":
+        cluster.run(1)
+        most_away = max(most_away, cluster.shown["away"])
+    assert cluster.shown["result"] == "even" and cluster.closed["t0"] == 5000
+    assert most_away == MOST_AWAY
+
+
+def test_all_workers_go() -> None:
+    cluster = Cluster(40, 0)
+    cluster.rebalancing.begin()
+    for tag in ("t0", "t1"):
+        cluster.pool.remove(cluster.member(tag))
+    assert cluster.run_to_its_end()["result"] == "uneven"
+
+
+def test_new_clients_do_not_delay_the_end() -> None:
+    """Workers that have disconnected their clients are above their share of the beginning then."""
+    cluster = Cluster(40, 0)
+    cluster.rebalancing.begin()
+    cluster.run(0.5)
+    for tag in ("t0", "t1"):
+        member = cluster.member(tag)
+        member.figures = {"sessions": member.figures["sessions"] + 5}
+    assert cluster.run_to_its_end()["result"] == "even"
+    assert cluster.now - 1000 < REBALANCE_WAIT / 2
+    assert cluster.loads == [25, 25]
 
 
 @pytest.mark.parametrize("most", [None, 0, 3])
@@ -252,7 +301,7 @@ def test_a_worker_that_closes_fewer_ends_no_earlier_than_it_has_to(most: Optiona
     shown = cluster.run_to_its_end()
     assert shown["result"] == "uneven"
     assert cluster.closed["t0"] == (most or 0) * REBALANCE_ROUNDS
-    assert cluster.now - 1000 < (REBALANCE_WAIT + 2) * REBALANCE_ROUNDS
+    assert cluster.now - 1000 < REBALANCE_WAIT + 2
 
 
 def test_figures_that_are_late_close_nothing_twice() -> None:
@@ -270,6 +319,17 @@ def test_figures_that_are_late_close_nothing_twice() -> None:
     assert cluster.closed["t0"] == 20 and cluster.loads == [20, 20]
 
 
+def test_slow_disconnect_handlers_let_no_others_be_disconnected() -> None:
+    cluster = Cluster(40, 0)
+    cluster.rebalancing.begin()
+    member = cluster.member("t0")
+    while cluster.shown["state"] != "idle":
+        member.figures = {"sessions": 40}  # all handlers still run
+        cluster.run(TICK)
+    assert cluster.shown["result"] == "uneven" and cluster.shown["round"] == 1
+    assert cluster.closed["t0"] == 20
+
+
 READY: dict[str, Any] = {"ready": True}
 
 
@@ -281,10 +341,10 @@ READY: dict[str, Any] = {"ready": True}
         ([READY, READY, {**READY, "drained": True}], ""),
         ([READY, READY, {**READY, "drained": True, "drained_at": 998}], "w:2 is drained: a reload"),
         ([READY, READY, {**READY, "draining": True}], "w:2 is draining: a reload"),
-        ([READY, READY, {}], "w:2 is starting: a reload"),
-        ([READY], "it takes two workers that are ready, and 1 is"),
-        ([READY, {**READY, "hung": True}], "it takes two workers that are ready, and 1 is"),
-        ([], "it takes two workers that are ready, and none is"),
+        ([READY, READY, {}], ""),
+        ([READY, {}], "at least two workers must be ready; 1 is ready"),
+        ([READY, {**READY, "hung": True}], "at least two workers must be ready; 1 is ready"),
+        ([], "at least two workers must be ready; none is ready"),
     ],
 )
 def test_when_clients_cannot_be_spread(states: list[dict[str, Any]], reason: str) -> None:

@@ -59,7 +59,11 @@ def test_nobody_moves_while_all_are_near_their_share(loads: dict[str, int]) -> N
         share = sum(loads.values()) / len(loads)
         most = max(1, share * REBALANCE_TOLERANCE)
         assert is_even(loads) == (max(abs(count - share) for count in loads.values()) <= most)
-    assert bool(surplus(loads)) != is_even(loads)
+        assert bool(surplus(loads)) != is_even(loads)
+
+
+def test_without_workers_nothing_is_even() -> None:
+    assert not is_even({}) and not surplus({})
 
 
 def test_only_those_count_that_take_new_clients() -> None:

@@ -15,11 +15,11 @@ def test_all_have_the_same_in_the_end(workers: int, clients: int, more: list[int
     """In whatever order workers become ready and clients come."""
     spreading = Spreading()
     names = [f"worker-{number}" for number in range(workers)]
-    spreading.starting.update(names)
+    spreading.starting.update(dict.fromkeys(names, 0.0))
     given: dict[str, int] = {}
     waiting = clients
     for number, name in enumerate(names):
-        spreading.starting.remove(name)
+        del spreading.starting[name]
         given[name] = 0
         if number == 0:
             assert spreading.begin({}) is (workers > 1)
@@ -41,7 +41,7 @@ def test_all_have_the_same_in_the_end(workers: int, clients: int, more: list[int
 
 def test_those_of_a_worker_that_is_gone_count_no_more() -> None:
     spreading = Spreading()
-    spreading.starting.update(("one", "two"))
+    spreading.starting.update(one=0.0, two=0.0)
     assert spreading.begin({})
     for _ in range(100):
         spreading.gave("gone")
@@ -56,7 +56,7 @@ def test_those_of_a_worker_that_is_gone_count_no_more() -> None:
 
 def test_a_worker_in_the_place_of_another_gets_its_share() -> None:
     spreading = Spreading()
-    spreading.starting.add("last")
+    spreading.starting["last"] = 0.0
     assert spreading.begin({"a": 10, "b": 12})
     assert spreading.with_room(["a", "b"], 1) == set()
     assert spreading.with_room(["a", "b"], 11) == {"a"}

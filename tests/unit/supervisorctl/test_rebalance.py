@@ -48,7 +48,13 @@ BEFORE = step("idle", [40, 40, 0], number=0, round=0)
 class Supervisorctl:
     """And the supervisord that it asks."""
 
-    def __init__(self, *steps: dict[str, Any], fault: str = "", before: Any = BEFORE) -> None:
+    def __init__(
+        self,
+        *steps: dict[str, Any],
+        fault: str = "",
+        error: Optional[BaseException] = None,
+        before: Any = BEFORE,
+    ) -> None:
         self.stdout, self.exitstatus = io.StringIO(), 0
         self.options = self
         self.serverurl = "http://localhost"
@@ -56,6 +62,7 @@ class Supervisorctl:
         self.asked: list[str] = []
         self.steps = [before, *steps]
         self.fault = fault
+        self.error = error
 
     def output(self, line: str) -> None:
         self.said.append(line)
@@ -76,6 +83,8 @@ class Supervisorctl:
         self.asked.append("rebalance")
         if self.fault == "unknown":
             raise xmlrpclib.Fault(Faults.UNKNOWN_METHOD, "UNKNOWN_METHOD")
+        if self.error is not None:
+            raise self.error
         if self.fault:
             raise xmlrpclib.Fault(Faults.FAILED, f"FAILED: {self.fault}")
         return True
@@ -101,7 +110,7 @@ STEPS = [
     step("closing", [35, 35, 8], closed=10, left=16),
     step("waiting", [27, 27, 20], closed=26, away=6),
     step("closing", [27, 27, 20], closed=26, left=2, round=2),
-    step("waiting", [27, 26, 25], closed=28, away=2, round=2),
+    step("waiting", [27, 26, 26], closed=28, away=1, round=2),
     step("idle", [27, 26, 27], closed=28, seconds=4, result="even", round=2),
 ]
 
@@ -112,13 +121,13 @@ def test_what_is_said_where_nobody_watches() -> None:
     run(ctl, "rebalance")
     assert ctl.said == [
         "rebalance: 0 of 26 clients disconnected",
-        "rebalance: waiting for clients that reconnect, 6 of 26",
+        "rebalance: waiting for 6 clients to reconnect",
         "rebalance: 26 of 28 clients disconnected",
-        "rebalance: waiting for clients that reconnect, 2 of 28",
+        "rebalance: waiting for 1 client to reconnect",
         "w:w_0: 27 clients, 40 before",
         "w:w_1: 26 clients, 40 before",
         "w:w_2: 27 clients, 0 before",
-        "rebalance: even, 26 to 27 clients each; 28 clients reconnected, 4 s",
+        "rebalance: even, 26 to 27 clients each; 28 clients were disconnected, 4 s",
         "ready: 3 of 3 workers",
     ]
     assert ctl.exitstatus == 0 and ctl.asked == ["rebalance"]
@@ -198,6 +207,17 @@ def test_ctrl_c_stops_it() -> None:
     assert ctl.said[-1].startswith("interrupted")
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ConnectionResetError()])
+@pytest.mark.parametrize(("before", "stops"), [(BEFORE, True), (STEPS[1], False)])
+def test_it_may_have_begun_when_nobody_has_heard_so(
+    error: BaseException, before: Any, stops: bool
+) -> None:
+    """If another one was under way, it has not."""
+    ctl = Supervisorctl(error=error, before=before)
+    run(ctl, "rebalance")
+    assert ctl.asked == ["rebalance", *["stop"] * stops] and ctl.exitstatus == 1
+
+
 def test_somebody_else_stops_it() -> None:
     ctl = Supervisorctl(STEPS[1], step("idle", [35, 35, 8], closed=10, result="stopped"))
     run(ctl, "rebalance")
@@ -223,3 +243,16 @@ def test_the_status_says_how_far_it_is(shown: Optional[Any], line: Optional[str]
     expected = [] if line is None else [f"{line} clients disconnected"]
     assert lines == expected
     assert shown is None or how_far(shown["rebalancing"]) in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "away", "text"),
+    [
+        ("closing", 0, "10 of 26 clients disconnected"),
+        ("closing", 8, "10 of 26 clients disconnected, 8 have not reconnected yet"),
+        ("waiting", 8, "waiting for 8 clients to reconnect"),
+        ("waiting", 1, "waiting for 1 client to reconnect"),
+    ],
+)
+def test_how_far_it_is(state: str, away: int, text: str) -> None:
+    assert how_far({**IDLE, "state": state, "closed": 10, "left": 16, "away": away}) == text
