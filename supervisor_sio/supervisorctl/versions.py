@@ -36,7 +36,7 @@ def format_versions(status: dict[str, Any]) -> Iterable[str]:
     for version, names in sorted(of_workers.items()):
         if version == newest:
             continue
-        if len(of_workers) == 1:
+        if len(names) == len(status["workers"]):
             yield f"version  all workers run {version}, others {newest}: {reload}"
         else:
             yield (
@@ -45,9 +45,14 @@ def format_versions(status: dict[str, Any]) -> Iterable[str]:
             )
 
 
-def _order(version: str) -> tuple[list[int], bool, str]:
-    """A release is newer than what comes before it, as 1.0rc1 does before 1.0."""
-    release = re.match(r"[0-9.]*", version)
-    assert release is not None
-    numbers = [int(number) for number in release[0].split(".") if number]
-    return numbers, release[0] == version, version
+#: What may come after the numbers of a version, the oldest first; a release has nothing there.
+_STAGES = ("dev", "a", "b", "rc", "", "post")
+
+
+def _order(version: str) -> tuple[list[int], int, int, str]:
+    """The key by which versions are sorted: as 1.0.dev1, 1.0rc1, 1.0, 1.0.post1, 1.0.1."""
+    found = re.match(r"([0-9.]*)([a-z]*)([0-9]*)", version)
+    assert found is not None
+    release, stage, number = found.groups()
+    numbers = [int(part) for part in release.split(".") if part]
+    return numbers, _STAGES.index(stage if stage in _STAGES else ""), int(number or 0), version

@@ -8,6 +8,7 @@ from typing import Any, Iterator, Optional
 
 import pytest
 
+from supervisor_sio.common.limits import RELAY_MOST_OUTDATED
 from supervisor_sio.common.rundir import ClusterInfo
 from supervisor_sio.relay import hearing as hearing_module
 from supervisor_sio.relay import other_versions
@@ -348,6 +349,42 @@ def test_messages_of_a_newer_version(heard: Heard, caplog: pytest.LogCaptureFixt
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.endswith("are ignored: version 4 of the format, not 3: restart this process")
     assert heard.subscriber.malformed == 3
+
+
+OLD = (
+    "messages of process 1a2b3c4d are ignored: version 2 of the format, not 3: restart it "
+    "(`sio status` shows the tags of workers)"
+)
+OLDER = (
+    "messages of an older supervisor-sio are ignored: version 1 of the format, not 3: restart the "
+    "process that sends them (`sio status` shows the versions)"
+)
+NEWER = (
+    "messages of a newer supervisor-sio are ignored: version 4 of the format, not 3: restart this "
+    "process"
+)
+
+
+@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.parametrize(
+    ("others", "lines"),
+    [
+        ([(2, "1a2b3c4d")], [OLD]),
+        ([(1, "")], [OLDER]),
+        ([(4, "")], [NEWER]),
+        ([(4, "one"), (4, "two"), (5, "")], [NEWER]),
+        ([(1, ""), (4, "")], [OLDER, NEWER]),
+        ([(4, "1a2b3c4d"), (2, "1a2b3c4d")], [NEWER, OLD]),
+        ([*((2, f"sender {number}") for number in range(RELAY_MOST_OUTDATED)), (4, "")], [NEWER]),
+    ],
+)
+def test_a_line_for_each_kind_of_other_version(
+    caplog: pytest.LogCaptureFixture, others: list[tuple[int, str]], lines: list[str]
+) -> None:
+    for version, sender in [*others, *others]:
+        other_versions.note(OtherVersion(version, sender))
+    said = [line for line in caplog.messages if "process sender" not in line]
+    assert said == lines
 
 
 @pytest.mark.usefixtures("nothing_logged")

@@ -121,6 +121,20 @@ def test_processes_of_different_versions() -> None:
     ]
     # Who has yet to connect, or cannot say it.
     assert versions("1.9", "1.9", "", "1.9") == versions("", "", "1.9") == []
+    assert versions("1.10", "1.10", "1.9", "") == [
+        "workers:workers_00 runs 1.9, others 1.10: supervisorctl sio reload workers:workers_00"
+    ]
+
+
+def test_the_order_of_versions() -> None:
+    order = ["1.9", "1.10.dev1", "1.10a1", "1.10b1", "1.10rc9", "1.10rc10", "1.10", "1.10+local"]
+    order += ["1.10.post1", "1.10.1", "2.0.dev3+g1a2b", "2.0"]
+    for number, older in enumerate(order):
+        for newer in order[number + 1 :]:
+            answer = status(ROUTER, figures={**FIGURES, "version": older})
+            answer["supervisord"]["version"] = newer
+            line = f"version  the router runs {older}, others {newer}: supervisorctl restart sio"
+            assert [each for each in lines(answer) if each.startswith("version  ")] == [line]
 
 
 def test_what_was_refused() -> None:
