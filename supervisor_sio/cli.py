@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -159,11 +160,12 @@ def _check_app(spec: str, async_mode: str, paths: Sequence[str], max_memory: Opt
 
     report = inspect_application(spec, mode, paths, max_memory)
     sys.stderr.write(report.detail)
-    for severity, lines in (("error", report.errors), ("warning", report.warnings)):
-        for line in lines:
-            print(f"{severity}: {without_credentials(line)}")
-    for line in report.facts:
-        print(line)
+    with contextlib.suppress(BrokenPipeError):  # the reader has ended, such as `head`
+        for severity, lines in (("error", report.errors), ("warning", report.warnings)):
+            for line in lines:
+                print(f"{severity}: {without_credentials(line)}")
+        for line in report.facts:
+            print(line)
     return 1 if report.errors else 0
 
 
@@ -173,9 +175,14 @@ def _leave_threads(spec: str, status: int) -> None:
     own = threading.main_thread(), threading.current_thread()
     names = [each.name for each in threading.enumerate() if each not in own and not each.daemon]
     if names:
-        print(f"importing {spec} has started threads with daemon=False: {', '.join(names)}")
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # likewise, or the disk is full
+            print(
+                f"importing {spec} has started threads with daemon=False, which is not an error: "
+                f"{', '.join(names)}"
+            )
+            sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os._exit(status)
 
 

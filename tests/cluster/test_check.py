@@ -224,7 +224,7 @@ def test_an_application_whose_threads_do_not_end(tmp_path: Path, mode: str) -> N
     words = ["check", "--app", "myapp:app", "--async-mode", mode]
     status, said = supervisor_sio(*words, cwd=tmp_path)
     assert status == 0, said
-    left = "importing myapp:app has started threads with daemon=False: poll"
+    left = "importing myapp:app has started threads with daemon=False, which is not an error: poll"
     assert said.splitlines()[-1] == left
     assert "has no handlers" in said
 
@@ -232,6 +232,30 @@ def test_an_application_whose_threads_do_not_end(tmp_path: Path, mode: str) -> N
     status, said = supervisor_sio(*words, cwd=tmp_path)
     assert status == 1 and "ZeroDivisionError" in said, said
     assert said.splitlines()[-1] == left
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_application_whose_threads_do_not_end_and_a_reader_that_does(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    """As with ``| head -0``: no traceback, and no process that stays."""
+    (tmp_path / "myapp.py").write_text(THREADS.format(end=GOOD["threading"]))
+    command = [BIN / "supervisor-sio", "check", "--app", "myapp:app", "--async-mode", "threading"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.wait(60) == 0
+            assert process.stderr is not None and process.stderr.read() == ""
+        finally:
+            process.kill()
 
 
 def test_what_cannot_be_read() -> None:
