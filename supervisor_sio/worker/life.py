@@ -80,8 +80,12 @@ class Life:
     async def start_up(self) -> None:
         """Run the application's startup until it has finished, or :meth:`stop` is called.
 
+        Without it if the worker is already stopped: nothing would shut the application down.
+
         :raises ApplicationError: if the startup fails.
         """
+        if self.stopped.is_set():
+            return
         done = self.runtime.event()
         failed: list[ApplicationError] = []
 

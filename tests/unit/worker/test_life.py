@@ -135,3 +135,21 @@ def test_what_takes_too_long_is_cancelled_and_what_fails_ends() -> None:
     run_blocking(life.within(runtime, 0.02, wait()))
     run_blocking(life.within(runtime, 60, fail()))
     assert done == ["cancelled"] and time.monotonic() - began < 30
+
+
+def test_a_worker_that_is_already_stopped_does_not_start_the_application_up() -> None:
+    """Its shutdown would come before a startup that takes a turn of the loop."""
+    runtime = HubRuntime()
+    started: list[Any] = []
+
+    async def start_up(app: Any) -> None:
+        started.append(app)
+
+    runtime.start_up = start_up  # type: ignore[method-assign]
+    worker: Any = SimpleNamespace(
+        runtime=runtime, stopped=runtime.event(), server=SimpleNamespace(app="the application")
+    )
+    run_blocking(life.Life.start_up(worker))
+    worker.stopped.set()
+    run_blocking(life.Life.start_up(worker))
+    assert started == ["the application"]
