@@ -84,7 +84,7 @@ class Application:
         self._config.load()
         self._server_state = ServerState()
         self._lifespan: Any = None
-        self._has_started = False
+        self._lifespan_task: Optional[asyncio.Task[None]] = None
         self._startup_message = ""
         # Hide uvicorn's INFO lines about its own start and every websocket.
         log = logging.getLogger("uvicorn.error")
@@ -106,12 +106,17 @@ class Application:
             raise ApplicationError(
                 f"the application's startup failed: {lines[-1]}", "\n".join(lines[:-1])
             )
-        self._has_started = True
 
     async def shut_down(self) -> None:
-        """Run the application's lifespan shutdown; errors are logged."""
-        if self._has_started:
+        """Run the application's lifespan shutdown; errors are logged.
+
+        If the startup is unfinished, it is cancelled instead: uvicorn runs it in a task of its own,
+        which goes on when :meth:`start_up` is cancelled.
+        """
+        if self._lifespan is not None and self._lifespan.startup_event.is_set():
             await self._lifespan.shutdown()
+        elif self._lifespan_task is not None:
+            self._lifespan_task.cancel()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -124,6 +129,8 @@ class Application:
         return bool(self._server_state.tasks)
 
     async def _run_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        self._lifespan_task = asyncio.current_task()
+
         async def note(message: Any) -> None:
             if message["type"] == "lifespan.startup.failed":
                 self._startup_message = message.get("message", "")

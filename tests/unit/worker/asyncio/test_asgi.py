@@ -666,6 +666,52 @@ def test_the_lifespan_has_a_state(rig: Rig) -> None:
     assert events == ["lifespan.startup", "lifespan.shutdown"]
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ("before", ["startup", "shutdown"]),
+        ("after", ["startup", "shutdown"]),
+        ("never", ["startup", "cancelled"]),
+    ],
+)
+def test_a_worker_that_is_stopped_during_startup(rig: Rig, ends: str, expected: list[str]) -> None:
+    """The shutdown follows if the startup has finished meanwhile; otherwise it is cancelled."""
+    events: list[str] = []
+    may_end = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            events.append((await receive())["type"].partition(".")[2])
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                events.append("cancelled")
+                raise
+            await send({"type": f"lifespan.{events[-1]}.complete"})
+
+    rig.use(app)
+
+    async def test() -> None:
+        starting = asyncio.ensure_future(rig.application.start_up())
+        while not events:
+            await asyncio.sleep(0)
+        if ends == "before":
+            may_end.set()
+            await asyncio.sleep(0)
+        starting.cancel()
+        if ends == "after":
+            may_end.set()
+        await asyncio.wait([starting])
+        assert starting.cancelled()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await rig.application.shut_down()
+        while events != expected:
+            await asyncio.sleep(0)
+
+    rig.run(asyncio.wait_for(test(), 20))
+
+
 def test_a_startup_that_fails_is_told_in_one_line(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
