@@ -130,8 +130,8 @@ def test_a_rebalance_is_begun_and_stopped() -> None:
 
 def test_a_rebalance_that_cannot_be() -> None:
     parts = Parts()
-    parts.rebalancing.begin.side_effect = CommandError("it takes two workers")
-    with pytest.raises(CommandError, match="it takes two workers"):
+    parts.rebalancing.begin.side_effect = CommandError("at least two workers must be ready")
+    with pytest.raises(CommandError, match="at least two workers must be ready"):
         parts.execute("rebalance")
     assert not parts.results
 
