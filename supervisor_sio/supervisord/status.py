@@ -78,12 +78,11 @@ def build_status(
         if named or process.name in known or subcommand_of(process.command) == "worker":
             member = own[-1] if own else None
             workers.append(_worker(process, member, router is not None, memory, now))
-            # Workers that a start script without exec left running. One that has just ended has no
-            # memory.
-            left = [other for other in named if other is not member and memory.get(other["pid"])]
+            # Workers that a start script without exec left running.
+            left = [other for other in named if other is not member and _runs(other, memory)]
             workers += [_stranger(other, memory, now) for other in left]
     ours = {process.name for process in processes}
-    others = [member for member in members if member["name"] not in ours]
+    others = [member for member in members if member["name"] not in ours and _runs(member, memory)]
     workers += [_stranger(member, memory, now) for member in others]
 
     listeners = [process for process in processes if subcommand_of(process.command) == "router"]
@@ -159,6 +158,11 @@ def _by_reason(counted: dict[str, float]) -> dict[str, float]:
 
 def _queue_state(figures: dict[str, Any]) -> str:
     return "connected" if figures.get("connected") else "away"
+
+
+def _runs(member: dict[str, Any], memory: dict[int, int]) -> bool:
+    """Whether its process is there: the figures may still have one that has just ended."""
+    return bool(memory.get(member["pid"]))
 
 
 def _stranger(member: dict[str, Any], memory: dict[int, int], now: float) -> dict[str, Any]:

@@ -243,6 +243,13 @@ def test_a_worker_that_supervisord_did_not_start() -> None:
     assert (row["uptime"], row["memory"]) == (0, 4096)
 
 
+def test_a_worker_that_was_removed_and_is_not_yet_missed() -> None:
+    """Else a reload right after a scale fails: supervisord has no process of this name."""
+    removed = member("workers:workers_01", 22)
+    (row,) = status(worker(), members=[member(), removed])["workers"]
+    assert row["name"] == "workers:workers_00"
+
+
 @pytest.mark.parametrize("count", [0, 2**31 - 1, 2**31, 2**60])
 def test_any_count_fits_into_xmlrpc(count: int) -> None:
     relay = ("messages", "delivered", "dropped", "sent_again", "malformed")
