@@ -69,6 +69,8 @@ def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None
         (line,) = [line for line in shown.splitlines() if row["name"] in line]
         assert str(row["pid"]) in line
     assert f"127.0.0.1:{cluster.port}" in shown and str(cluster.router_pid) in shown
+    # `supervisord -n` says so, too, in its terminal.
+    assert f" sio: listening on 127.0.0.1:{cluster.port}\n" in cluster.logs()["supervisord.out"]
     assert document(cluster, "status")["router"]["state"] == "running"
     assert [row[1] for row in rows(run(cluster, "workers"), "workers:")] == ["ready", "ready"]
     wait_until(
