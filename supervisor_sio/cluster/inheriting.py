@@ -8,6 +8,7 @@ from typing import Any, Awaitable, Callable, Collection, List, Sequence, Tuple
 
 from ..common.ids import new_id
 from ..common.limits import JOURNALS_KEPT, RECOVERY_SLICE
+from ..relay.journal_format import HEIR_OF
 from ..relay.journal_reader import JournalReader
 from .confirming import Confirming
 from .lost import Client, Lost, Moved, decode, encode
@@ -195,5 +196,4 @@ class Inheriting(Confirming):
 
 
 def _heir_of(tag: str) -> str:
-    """The journal's key for the note that a journal's clients are inherited, in place of a pid."""
-    return f"heir of {tag}"
+    return f"{HEIR_OF}{tag}"

@@ -27,6 +27,7 @@ a worker adopts
                   position in its streams, and what the router has received until now
 ``not-adopted``   the worker cannot adopt, with the reason; it has dropped everything
 ``adopt-go``      the sessions belong to the worker from now on
+``adopt-heard``   the worker receives the relay for them from now on
 ``adopt-off``     the adoption is cancelled
 ``tags``          the worker's adopted tags that still have sessions
 ================  ==========================================================================

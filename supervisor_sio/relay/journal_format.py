@@ -340,6 +340,11 @@ def read_part(memory: Any, at: int) -> AdoptedPart:
     return AdoptedPart(part, due, since, tags)
 
 
+#: Beginning of a journal's key for a note, in place of a pid: that the clients of another journal
+#: are this worker's. The rest is the tag of that journal.
+HEIR_OF = "heir of "
+
+
 def read_state(memory: Any, at: int) -> tuple[str, bytes]:
     """A client's pid and its state. :raises ValueError: when it is not a state."""
     length, _, pid = _unpack(STATE, memory, at)

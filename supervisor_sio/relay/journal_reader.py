@@ -14,6 +14,8 @@ from .journal_format import (
     BRIDGE,
     GUESTS,
     HEAD,
+    HEIR_OF,
+    STATE,
     TO_ALL,
     AdoptedPart,
     Event,
@@ -172,6 +174,27 @@ class JournalReader:
                         found[pid] = state
             seen.update(found)
             yield from found.items()
+
+    def hears(self, tags: Collection[str]) -> bool:
+        """Whether the worker had begun to receive for adopted clients with these tags.
+
+        :raises ValueError: when there are no records.
+        """
+        segment = self._events[-1]
+        for at, kind, _ in segment.records():
+            if kind == Kind.PART and not set(tags).isdisjoint(read_part(segment.memory, at).tags):
+                return True
+        # Clients that have reached the position of the worker's own ones have no part any more.
+        notes = {f"{HEIR_OF}{tag}" for tag in tags}
+        beginning = HEIR_OF.encode()
+        for segment in self._states:
+            for at, kind, _ in segment.records():
+                start = at + STATE.size
+                # The other states are many, and are not read here.
+                if kind == _STATE and segment.memory[start : start + len(beginning)] == beginning:
+                    if read_state(segment.memory, at)[0] in notes:
+                        return True
+        return False
 
     def position(self, channel: str, tags: Sequence[str]) -> Position:
         """The position of the clients with these tags, for another process to go on from.

@@ -29,12 +29,24 @@ WAITING  the group has no batches and no journals         over
 OFFERED  the worker has received a batch                  the router sends the next batch
          it reports that it has restored all              the router stops receiving for it, and
                                                           sends what it has received
-         it has received that, too                        over
+         it has received that, too: the group is its own  GIVEN, if the group has journals, or
+                                                          else over
          it refuses, its channel has ended, or it has     WAITING; it is not asked again
          done nothing for ADOPT_TIMEOUT
-not      a worker that was asked before reports that it   OFFERED to that worker, as far as above;
-PASSING  has restored all                                 another one that is asked is told
+WAITING  a worker that was asked before reports that it   OFFERED to that worker, as far as above;
+OFFERED  has restored all                                 another one that is asked is told
+GIVEN    the worker reports that it receives for it       over
+         the worker dies before that report               over; the group of what it left goes on
+                                                          from this group's position, unless the
+                                                          worker's journal has a later one
+         the worker's channel has ended, and it lives; or over
+         no client can come back from the journals
 =======  ===============================================  =====================================
+
+In state GIVEN the router receives on from the relay without confirming anything: the worker writes
+the clients to its journal first, which takes a while with many of them, and has no position for
+them before. The sessions and the journals are the worker's own already. The next router does not
+know of this state.
 
 Over means that the router has dropped the group. A worker that reports an adoption later is told
 that the sessions are not its own.
@@ -48,7 +60,8 @@ import os
 import time
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Iterable, Optional
+from itertools import chain
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 from ..common import channel, reasons, takeover
 from ..common.channel import ChannelError, Message
@@ -86,11 +99,11 @@ class Held:
     :param hold_timeout: seconds to wait for a successor.
     :param shelf: keeps the groups for the next router; ``None`` if that cannot continue them.
     :param ceiling: the number below which kept descriptors must be.
-    :param listen: starts to receive in place of a worker, from its position in a memory file; its
-        second argument keeps later positions for the next router, or is ``None``.
+    :param listen: starts to receive in place of a worker, from its position in a memory file, see
+        :meth:`.StandIns.listen`.
         :raises ValueError: when the position is malformed.
     :param place: returns, as a memory file, the position in the relay of the worker that wrote a
-        journal, for the clients with these tags.
+        journal, for the clients with these tags, see :func:`.stand_ins.place`.
         :raises ValueError: when the journal is malformed.
     :param members_changed: called when the tags under which messages are received have changed.
     :param all_stops: whether supervisord is stopping all its processes.
@@ -106,8 +119,8 @@ class Held:
         shelf: Optional[HeldShelf],
         ceiling: Callable[[], int],
         refusals: Refusals,
-        listen: Callable[[int, Optional[Keep]], Listener],
-        place: Callable[[Journal, list[str]], int],
+        listen: Callable[[int, Optional[Keep], bool], Listener],
+        place: Callable[[Journal, list[str], Sequence[int]], int],
         members_changed: Callable[[], None],
         all_stops: Callable[[], bool],
     ) -> None:
@@ -124,6 +137,8 @@ class Held:
         self._members_changed = members_changed
         self._all_stops = all_stops
         self._groups: dict[int, Group] = {}
+        #: Those in state GIVEN: to everybody else the router does not have these any more.
+        self._unheard: dict[int, Group] = {}
         #: Number of descriptors of all groups.
         self._descriptors = 0
         #: The journals of the connected workers.
@@ -148,6 +163,7 @@ class Held:
             "took": self._take_took,
             "adopted": self._take_adopted,
             "not-adopted": self._take_not_adopted,
+            "adopt-heard": self._take_heard,
             "tags": self._take_tags,
             "journal": self._take_segment,
             "journal-dropped": self._drop_segment,
@@ -161,7 +177,8 @@ class Held:
     @property
     def listeners(self) -> int:
         """The number of listeners in place of workers."""
-        return sum(len(group.channels) for group in self._groups.values())
+        groups = chain(self._groups.values(), self._unheard.values())
+        return sum(len(group.channels) for group in groups)
 
     def has(self, tag: str) -> bool:
         """Whether the sessions with this tag are held."""
@@ -361,8 +378,12 @@ class Held:
         """A worker has adopted a group, and has what was received meanwhile."""
         member = _known(carrier)
         logger.info("worker %s has adopted %s", member.name, group)
+        given = group.give(member.tag) if group.journals else None
         self._journals.give(member, self._take_journals(group))
         self._confirm(carrier, member, group.id, group.tags, group)
+        if given is not None:
+            self._unheard[given.id] = given
+            self._listen_again(given)
 
     def _confirm(
         self,
@@ -410,6 +431,24 @@ class Held:
         self._members_changed()
         return False
 
+    def _take_heard(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        given = self._unheard.get(takeover.read_id(message))
+        if given is not None and given.heir == _known(carrier).tag:
+            self._forget(given)
+        return False
+
+    def _forget(self, given: Group) -> None:
+        """A group in state GIVEN is over."""
+        del self._unheard[given.id]
+        self._stop_listening(given)
+        self._descriptors -= len(given.channels)
+        for place in given.channels.values():
+            place.close()
+
+    def _unheard_by(self, tag: str) -> list[Group]:
+        """What the worker with this tag has adopted, and does not receive for yet."""
+        return [given for given in self._unheard.values() if given.heir == tag]
+
     # --- events of workers ------------------------------------------------------------
 
     def leaves(self, carrier: Carrier) -> None:
@@ -438,6 +477,8 @@ class Held:
     def back(self, tag: str) -> None:
         """The worker with this tag has connected again, and will send its journals again."""
         self._absent.pop(tag, None)
+        for given in self._unheard_by(tag):
+            self._forget(given)
         for journal in self._journals.leave(tag):
             journal.close()
 
@@ -461,6 +502,8 @@ class Held:
         else:
             self._inherit_later(group, tag)
             self._complete(group)
+        for given in self._unheard_by(tag):
+            self._forget(given)
         self._members_changed()
 
     def _look_for_missed(self) -> None:
@@ -509,8 +552,12 @@ class Held:
         if name in group.channels or len(group.channels) >= TAKEOVER_CHANNELS:
             return
         position = -1
+        unheard = self._unheard_by(journal.source.tag)
+        for given in unheard:
+            self._stop_listening(given)
+        places = [given.channels[name].latest for given in unheard if name in given.channels]
         try:
-            position = self._place(journal, group.tags)
+            position = self._place(journal, group.tags, places)
             listener = self._listen_from(group, name, position)
         except Exception as error:
             text = "the journal of worker %s on channel %s cannot be inherited: %s"
@@ -565,6 +612,9 @@ class Held:
                 self._withdraw(group, "it takes too long")
             elif group.state is State.WAITING:
                 self._find_taker(group, now)
+        for given in list(self._unheard.values()):
+            if now >= given.deadline:
+                self._forget(given)
 
     def _complete_all(self, giver: Carrier) -> None:
         for group in list(self._groups.values()):
@@ -695,8 +745,10 @@ class Held:
         """:raises ValueError: when the position is malformed.
         :raises OSError: as sockets do.
         """
+        if group.state is State.GIVEN:  # the worker confirms what it has received itself
+            return self._listen(position, None, False)
         keep = partial(self._keep_dump, group, name) if self._shelf is not None else None
-        return self._listen(position, keep)
+        return self._listen(position, keep, True)
 
     def _listen_again(self, group: Group) -> None:
         for name, place in group.channels.items():
@@ -749,7 +801,7 @@ class Held:
         self._pool.held.difference_update(group.tags)
         self._stop_listening(group)
         for place in group.channels.values():
-            channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+            place.close()
         self._close_some([batch.descriptors for batch in group.batches.values()])
         for journal in group.journals:
             journal.close()
@@ -808,6 +860,8 @@ class Held:
     def release(self) -> None:
         """The router ends: leave all groups, with their received messages, to the next one."""
         self._journals.keep()
+        for given in list(self._unheard.values()):
+            self._forget(given)
         for group in self._groups.values():
             self._stop_listening(group)
         if self._shelf is not None:
@@ -815,6 +869,8 @@ class Held:
 
     def close(self) -> None:
         """The router ends, and no router follows."""
+        for given in list(self._unheard.values()):
+            self._forget(given)
         for group in list(self._groups.values()):
             self._close(group, reasons.ROUTER_STOPPING)
 

@@ -29,6 +29,7 @@ class State(Enum):
     PASSING = auto()
     WAITING = auto()
     OFFERED = auto()
+    GIVEN = auto()
 
 
 @dataclass
@@ -45,6 +46,10 @@ class Channel:
     @property
     def latest(self) -> int:
         return self.dump if self.dump >= 0 else self.position
+
+    def close(self) -> None:
+        """Close the memory files."""
+        channel.close_all([d for d in (self.position, self.dump) if d >= 0])
 
 
 @dataclass
@@ -101,6 +106,8 @@ class Group:
     until: float = 0.0
     #: Whether the taker has restored all: only the places remain to be sent.
     adopted: bool = False
+    #: The tag of the worker that has adopted it, in state GIVEN.
+    heir: str = ""
 
     @property
     def sessions(self) -> int:
@@ -181,6 +188,24 @@ class Group:
             data = channel.encode(recovery.part(self.id, part))
             packets.append(Packet(data, descriptors, counts=True))
         return [*packets, Packet(channel.encode({"type": "adopt-end", "id": self.id}))]
+
+    def give(self, heir: str) -> Group:
+        """Split off what the router keeps until the worker that has adopted it receives for it.
+
+        :param heir: that worker's tag.
+        """
+        channels, self.channels = self.channels, {}
+        return Group(
+            id=self.id,
+            name=self.name,
+            tags=self.tags,
+            format=0,
+            deadline=max(((j.died or 0.0) + j.recovery for j in self.journals), default=0.0),
+            alone=True,
+            state=State.GIVEN,
+            channels=channels,
+            heir=heir,
+        )
 
     def places(self) -> list[Packet]:
         """What a worker is sent that has restored all of it: what was received meanwhile."""

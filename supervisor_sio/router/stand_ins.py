@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.journal_reader import JournalReader
@@ -14,14 +14,21 @@ from .held_group import Keep, Listener
 from .journals import Journal
 
 
-def place(journal: Journal, tags: list[str]) -> int:
+def place(journal: Journal, tags: list[str], given: Sequence[int] = ()) -> int:
     """The position in the relay of the worker that wrote a journal, as a memory file.
 
     :param tags: the tags of its clients.
-    :raises ValueError: when the journal is malformed.
+    :param given: memory files with the positions of adopted clients for which the worker may not
+        have begun to receive. Its journal says whether it has: it may have died before its report
+        arrived.
+    :raises ValueError: when the journal, or one of these positions, is malformed.
     """
     reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
-    return reader.position(journal.source.channel, tags).write()
+    positions = map(Position.read, given)
+    unheard = [part for one in positions if not reader.hears(one.tags) for part in one.parts]
+    others = {tag for part in unheard for tag in part.tags}
+    own = reader.position(journal.source.channel, [tag for tag in tags if tag not in others])
+    return Position(own.channel, [*own.parts, *unheard]).write()
 
 
 class StandIns:
@@ -37,11 +44,14 @@ class StandIns:
         """Set the workers of this host, as rows of :mod:`.membership`."""
         self._senders = frozenset(tag for tag, _, _, alias in members if not alias)
 
-    def listen(self, descriptor: int, keep: Optional[Keep] = None) -> Listener:
+    def listen(
+        self, descriptor: int, keep: Optional[Keep] = None, confirm: bool = True
+    ) -> Listener:
         """Receive from the position at which a worker has ended.
 
         :param keep: called in the loop with the state as a memory file, before received messages
             are confirmed to their senders; keeps it for the next router. ``None`` without one.
+        :param confirm: whether received messages are confirmed to their senders.
         :raises ValueError: when the position is malformed.
         """
         position = Position.read(descriptor)
@@ -49,7 +59,7 @@ class StandIns:
         if position.channel != cluster.channel:
             # The bridge carries only the cluster's own channel.
             cluster = cluster._replace(channel=position.channel, bridged=False)
-        return _Listener(self._run_dir, cluster, position, self._lives, keep)
+        return _Listener(self._run_dir, cluster, position, self._lives, keep, confirm)
 
     def _lives(self, tag: str) -> bool:
         return tag in self._senders
@@ -63,11 +73,14 @@ class _Listener:
         position: Position,
         lives: Callable[[str], bool],
         keep: Optional[Keep],
+        confirm: bool,
     ) -> None:
         self._keep = keep
         self._loop = asyncio.get_running_loop() if keep is not None else None
         self._stopped = False
-        heard = self._heard if keep is not None else None
+        heard: Optional[Keep] = self._heard if keep is not None else None
+        if not confirm:
+            heard = os.close  # nothing is ever reported as kept, so nothing is confirmed
         self._stand_in = StandIn(run_dir, cluster, position, lives=lives, keep=heard)
 
     def stop(self) -> int:

@@ -15,7 +15,7 @@ the router's message    what happens
 ======================  =======================================================================
 ``on_adopt``            the sessions are restored; the answer is ``adopted`` or ``not_adopted``
 ``on_place``            what was sent to the sessions since the offer
-``on_go``               the sessions continue here
+``on_go``               the sessions continue here; ``heard`` says that messages of the relay arrive
 ``on_discard``          another worker has the sessions, or none: they are dropped here
 ======================  =======================================================================
 """
@@ -86,6 +86,10 @@ class Arrival:
         #: functions that undo the managers' preparations.
         self._positions: list[tuple[Any, Position]] = []
         self._undo: list[Callable[[], None]] = []
+
+    @property
+    def id(self) -> int:
+        return self._adoption.id
 
     @property
     def tags(self) -> list[str]:
@@ -296,6 +300,7 @@ class Adopter:
             self._runtime.call_soon(self._go, arrival)
             return
         arrival.hear()
+        self._link.heard(arrival.id)
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
             sid = one.session.sid

@@ -14,7 +14,8 @@ GIVEN      the adopter has restored them                  SAID; the router is to
            the adopter has failed                         (none); the router is told why
            the router asks another worker                 (none); the adopter discards them
 SAID       the router sends the latest positions          SAID; the adopter gets them
-           the router confirms the adoption               (none); the adopter continues them
+           the router confirms the adoption               (none); the adopter continues them, and
+                                                          says when it receives for them
            a new router connects                          SAID; it is told, too
            the router revokes it, or this worker stops    (none); the adopter discards them
 =========  =============================================  =====================================
@@ -264,6 +265,10 @@ class Arriving:
     def _adopted(self, number: int) -> Message:
         tags, sessions = self._given[number], self._said[number]
         return {"type": "adopted", "id": number, "tags": tags, "sessions": sessions}
+
+    def heard(self, number: int) -> None:
+        """The adopter has begun to receive messages of the relay for a confirmed adoption."""
+        self._post({"type": "adopt-heard", "id": number})
 
     def not_adopted(self, number: int, reason: str) -> None:
         """The adopter could not restore it and dropped it; the router may ask another worker."""

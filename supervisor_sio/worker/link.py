@@ -138,6 +138,7 @@ class Link:
         self.pass_on = self._passing.run
         self.adopted = self._arriving.adopted
         self.not_adopted = self._arriving.not_adopted
+        self.heard = self._arriving.heard
         self.tags = self._arriving.set_tags
         self.claims = Claims(self, on_claim)
         self.journals = Journals(self)

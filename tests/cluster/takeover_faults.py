@@ -12,6 +12,7 @@ from typing import Any
 from takeover_app import app as app
 
 from supervisor_sio.cluster import moving
+from supervisor_sio.worker.adoption import Arrival
 
 DIRECTORY = Path(os.environ["HAPPENED"]).parent
 
@@ -34,6 +35,22 @@ def restore_or_die(*args: Any) -> Any:
 
 
 moving.restore_client = restore_or_die
+
+write, hear = Arrival.write, Arrival.hear
+
+
+def write_slowly(self: Arrival) -> bool:
+    """As with very many clients, as long as the file is there."""
+    return write(self) and not (DIRECTORY / "write-slowly").exists()
+
+
+def hear_and_tell(self: Arrival) -> None:
+    hear(self)
+    (DIRECTORY / "heard").touch()
+
+
+Arrival.write = write_slowly  # type: ignore[method-assign]
+Arrival.hear = hear_and_tell  # type: ignore[method-assign]
 
 if asked_for("other-format"):
     for name, module in list(sys.modules.items()):

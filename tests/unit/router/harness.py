@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any, Awaitable, Callable, Iterator, Optional
+from typing import Any, Awaitable, Callable, Iterator, Optional, Sequence
 
 from supervisor_sio.common import channel, figures, handover
 from supervisor_sio.common.handover import Handover
@@ -85,9 +85,13 @@ class Listener:
     """A listener in place of a worker, which has received one message."""
 
     def __init__(
-        self, listeners: list[Listener], position: int, keep: Optional[Callable[[int], None]]
+        self,
+        listeners: list[Listener],
+        position: int,
+        keep: Optional[Callable[[int], None]],
+        confirm: bool,
     ) -> None:
-        self.keep = keep
+        self.keep, self.confirm = keep, confirm
         self.heard = os.pread(position, 1000, 0)
         if self.heard == b"not understood":
             raise ValueError("it is not understood")
@@ -106,13 +110,15 @@ def memory(data: bytes) -> int:
     return descriptor
 
 
-def place(journal: Journal, tags: list[str]) -> int:
+def place(journal: Journal, tags: list[str], given: Sequence[int]) -> int:
     """Fails as the journal reader does for a malformed journal."""
     (*_, last) = journal.logs["events"].values()
     data = os.pread(last, 1000, 0)
     if data == b"not understood":
         raise ValueError("it is not understood")
-    return memory(b"%s of %s" % (data, ",".join(tags).encode()))
+    positions = [b"%s of %s" % (data, ",".join(tags).encode())]
+    positions += [os.pread(one, 1000, 0) for one in given]
+    return memory(b"; ".join(positions))
 
 
 class Harness:
@@ -163,7 +169,7 @@ class Harness:
             shelf=shelf,
             ceiling=lambda: self.ceiling,
             refusals=self.refusals,
-            listen=lambda descriptor, keep: Listener(self.listeners, descriptor, keep),
+            listen=lambda *args: Listener(self.listeners, *args),
             place=place,
             members_changed=lambda: self.workers.members_changed(),
             all_stops=lambda: self.all_stop,

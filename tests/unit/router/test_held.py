@@ -182,6 +182,7 @@ class Cluster:
         await wait_for(lambda: not self.harness.held._groups)
         assert not self.harness.pool.held and not self.harness.listeners
         assert self.harness.held._descriptors == self.harness.held.sessions == 0
+        assert not self.harness.held._unheard
         await asyncio.sleep(0.01)  # the last descriptors are closed in the next turns
 
     def close(self) -> None:

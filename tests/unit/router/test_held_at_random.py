@@ -51,6 +51,8 @@ class Node:
         #: Of which of these the router has said what it has heard.
         self.placed: set[int] = set()
         self.undecided: list[int] = []
+        #: For which of its own it does not receive yet.
+        self.unheard: list[int] = []
         #: What was in place already when the router before this one died.
         self.survived: set[int] = set()
         self.own: dict[str, list[int]] = {}
@@ -144,9 +146,15 @@ class Node:
         for source, journal in adoption.journals.items():
             assert {log: sorted(some) for log, some in journal.logs.items()} == SEGMENTS
             for log, segments in journal.logs.items():
-                for number, descriptor in segments.items():
+                for segment, descriptor in segments.items():
                     assert os.pread(descriptor, 10, 0).decode() == source.tag
-                    self.journals.add(journal.segment(log, number), descriptor)
+                    self.journals.add(journal.segment(log, segment), descriptor)
+        self.unheard.append(number)
+
+    def receive(self) -> None:
+        """Begin to receive for what is this worker's own now."""
+        if self.unheard:
+            self.arriving.heard(self.unheard.pop(0))
 
     def on_discard(self, number: int) -> None:
         self.given.pop(number).close()
@@ -246,9 +254,12 @@ class World:
             for batch in group.batches.values():
                 channel.close_all(batch.descriptors)
             for place in group.channels.values():
-                channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+                place.close()
             for journal in group.journals:
                 journal.close()
+        for given in before._unheard.values():
+            for place in given.channels.values():
+                place.close()
         channel.close_all(before._journals._dropped)
         before._groups.clear()
         if before._shelf is not None:
@@ -291,6 +302,8 @@ class World:
             await self.process_ends()
         elif chance < 0.85:
             self.chance.choice(self.nodes).decide(self.chance.random() < 0.8)
+        elif chance < 0.95:
+            self.chance.choice(self.nodes).receive()
         for node in self.nodes:
             if not node.connected and self.chance.random() < 0.7:
                 node.connect()
@@ -308,6 +321,7 @@ class World:
                     node.connect()
                 node.read()
                 node.decide(True)
+                node.receive()
             await asyncio.sleep(0.002)
             self.harness.held._unsure_until = 0.0  # all have said what they have
             self.harness.held._began -= 10

@@ -104,11 +104,16 @@ class Node:
         await wait_for(look)
         return found[0]
 
-    async def inherit(self, *tags: str) -> None:
+    async def inherit(self, *tags: str, hears: bool = True) -> None:
+        """:param hears: whether it says that it receives messages of the relay for them."""
         if not self.complete:
             await self.hear("adopt-end")
-        self.worker.say(type="adopted", id=self.complete.pop(0), tags=list(tags), sessions=0)
+        number = self.complete.pop(0)
+        self.worker.say(type="adopted", id=number, tags=list(tags), sessions=0)
         await self.hear("adopt-go")
+        if hears:
+            self.worker.say(type="adopt-heard", id=number)
+            await wait_for(lambda: number not in self.harness.held._unheard)
 
     def kinds(self) -> list[str]:
         others = ("welcome", "members")
@@ -148,6 +153,7 @@ class Cluster:
         self.harness.held.close()
         await asyncio.sleep(0.01)
         assert not self.harness.held._groups and not self.harness.held._absent
+        assert not self.harness.held._unheard
         assert not self.harness.held._descriptors and not self.harness.listeners
         assert not self.harness.held._journals.descriptors
         assert not self.harness.held._journals._workers and not self.harness.pool.held
@@ -400,6 +406,79 @@ def test_an_heir_that_dies(check: Check) -> None:
         assert third.positions[0].startswith(b"second-0 of ")
         owners = [harness.pool.owner(tag) for tag in ("a", "first", "second")]
         assert [owner and owner.tag for owner in owners] == ["third"] * 3
+
+    check(scenario)
+
+
+async def given(cluster: Cluster) -> Node:
+    """Kill a worker. Return its heir, which does not receive for it yet."""
+    node, heir = cluster.node("a"), cluster.node("heir")
+    await node.keep()
+    await heir.keep()
+    node.die()
+    await heir.inherit("a", hears=False)
+    return heir
+
+
+def test_an_heir_that_dies_before_it_receives(check: Check) -> None:
+    """The next one goes on from where the router is, which receives until then."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        heir = await given(cluster)
+        (listener,) = harness.listeners
+        assert not listener.confirm and harness.held.listeners == 1
+        assert not harness.held.keeps("a") and harness.pool.owner("a").tag == "heir"  # type: ignore
+        heir.die()
+        third = cluster.node("third")
+        await third.inherit("heir", "a")
+        of_a = b"a-0 of a and more and more"  # until it was given, and until its heir died
+        assert third.positions == [b"heir-0 of heir,a; " + of_a + b" and more"]
+        (question,) = [m for m in third.messages if m["type"] == "adopt"]
+        assert sorted(question["tags"]) == ["a", "heir"]
+        assert {t for t, _, _ in third.inherited} == {"a", "heir"}
+        assert not harness.listeners
+
+    check(scenario)
+
+
+def test_an_heir_that_dies_when_it_receives(check: Check) -> None:
+    """Its journal has the position of all."""
+
+    async def scenario(cluster: Cluster) -> None:
+        heir = await given(cluster)
+        (number,) = cluster.harness.held._unheard
+        stranger = cluster.node("stranger")
+        stranger.worker.say(type="adopt-heard", id=number)
+        heir.worker.say(type="adopt-heard", id=number + 1)
+        await asyncio.sleep(0.02)
+        assert number in cluster.harness.held._unheard
+        heir.worker.say(type="adopt-heard", id=number)
+        await wait_for(lambda: not cluster.harness.listeners)
+        stranger.close()
+        heir.die()
+        third = cluster.node("third")
+        await third.inherit("heir", "a")
+        assert third.positions == [b"heir-0 of heir,a and more"]
+
+    check(scenario)
+
+
+@pytest.mark.parametrize("why", ["its journals expire", "it connects again", "the router ends"])
+def test_the_router_receives_for_an_heir_no_longer(check: Check, why: str) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        await given(cluster)
+        assert len(harness.listeners) == 1
+        if why == "its journals expire":
+            for group in harness.held._unheard.values():
+                group.deadline -= 121
+            harness.held.look()
+        elif why == "it connects again":
+            cluster.node("heir")
+        else:
+            harness.held.release()
+        assert not harness.listeners and not harness.held._unheard
 
     check(scenario)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ import pytest
 from supervisor_sio.common.recovery import FORMAT, Source
 from supervisor_sio.common.rundir import ClusterInfo
 from supervisor_sio.relay.journal import Journal as Written
-from supervisor_sio.relay.position import Part, Position
+from supervisor_sio.relay.position import Held, Part, Position
 from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.threaded import ThreadSubscriber
 from supervisor_sio.router import reserve
 from supervisor_sio.router.journals import Journal
 from supervisor_sio.router.stand_ins import StandIns
@@ -97,6 +100,94 @@ def test_the_place_of_a_worker_that_was_killed(
         os.close(made)
         journal.close()
         written.close()
+
+
+@pytest.mark.parametrize(
+    "how", ["not yet", "it had begun", "long ago", "of another journal", "nonsense"]
+)
+def test_the_place_of_clients_for_which_it_may_not_have_received(
+    no_leak: Callable[[], AbstractContextManager[None]], how: str
+) -> None:
+    """Its own journal tells: clients that have its own position by now must not get everything
+    since the former one twice."""
+    logs: dict[str, dict[int, int]] = {"events": {}, "states": {}}
+
+    def keep(log: str, number: int, descriptor: int) -> None:
+        logs[log][number] = os.dup(descriptor)
+
+    with no_leak():
+        written = Written(
+            "heir",
+            age=120,
+            most_messages=1000,
+            most_bytes=1_000_000,
+            on_segment=keep,
+            on_dropped=lambda log, number: None,
+        )
+        written.began(1.0)
+        written.heard("other", None, 9)
+        written.save("a client", b"{}")
+        part = Part(("old", "older"), 1.0, {"other": [True, 8, 7, {}, False]}, {})
+        part.kept.append(Held("old", b"a message"))
+        if how == "it had begun":
+            written.adopting(replace(part, kept=[]))
+        elif how in ("long ago", "of another journal"):
+            written.save("heir of " + ("older" if how == "long ago" else "olde"), b"{}")
+        journal = Journal(Source("heir", "socketio"), FORMAT, 120, 5.0, logs)
+        given = Position("socketio", [part]).write()
+        if how == "nonsense":
+            os.pwrite(given, b"nonsense", 0)
+            with pytest.raises(ValueError):
+                place_of(journal, ["heir", "old", "older"], [given])
+        else:
+            made = place_of(journal, ["heir", "old", "older"], [given])
+            parts = Position.read(made).parts
+            found = {tag: one.senders["other"][2] for one in parts for tag in one.tags}
+            last = {"it had begun": 7, "long ago": 9}.get(how, 7)
+            assert found == {"heir": 9, "old": last, "older": last}
+            kept = [held for one in parts for held in one.kept]
+            assert kept == ([] if how in ("it had begun", "long ago") else part.kept)
+            os.close(made)
+        os.close(given)
+        journal.close()
+        written.close()
+
+
+def test_a_listener_that_confirms_nothing(tmp_path: Path) -> None:
+    """Another process receives the same: whoever ends must wait for that one."""
+    cluster = ClusterInfo()
+    with relay_in(tmp_path, cluster) as run_dir:
+        stand_ins = StandIns(run_dir, cluster)
+        place = Position("socketio", [Part(("old",), time.monotonic(), {}, {})]).write()
+        publisher = Publisher(run_dir, cluster, "other")
+        sender = ThreadSubscriber(publisher, run_dir)
+        sender.start()
+
+        async def sleep(seconds: float) -> None:
+            time.sleep(seconds)
+
+        def missing(seconds: float) -> list[str]:
+            until = time.monotonic() + seconds
+            waiting = sender.wait_confirmed(lambda: ["old"], lambda: until, sleep)
+            return asyncio.run(waiting)
+
+        listener = stand_ins.listen(place, confirm=False)
+        while not Position.read(heard := listener.stop()).parts[0].kept:
+            os.close(heard)
+            listener = stand_ins.listen(place, confirm=False)
+            publisher.publish("old", {"method": "close_room", "room": "a", "namespace": "/"}, ())
+            time.sleep(0.1)
+        assert missing(0.5) == ["old"]
+        listener = stand_ins.listen(heard, confirm=False)
+        assert missing(0.5) == ["old"]
+        os.close(listener.stop())
+        listener = stand_ins.listen(heard)
+        assert missing(20) == []
+        os.close(listener.stop())
+        os.close(heard)
+        os.close(place)
+        sender.stop()
+        publisher.close()
 
 
 def test_a_journal_that_is_not_understood() -> None:

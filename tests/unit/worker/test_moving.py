@@ -308,6 +308,8 @@ def test_sessions_come_whole_and_begin_when_the_router_says_so(linked: Linked) -
     linked.router.send({"type": "adopt-go", "id": 7})
     until(lambda: linked.adopter.called == [("go", 7)])
     assert linked.adopter.places == [(7, "socketio", b"place and more")]
+    linked.link.heard(7)
+    assert linked.router.expect("adopt-heard")["id"] == 7
     linked.router.send(takeover.place(7, "socketio"), memory(b"too late"))
     linked.router.send({"type": "adopt-go", "id": 7})  # once is enough
     linked.link.tags(["old"])

@@ -505,6 +505,11 @@ class Router:
         self.said: list[Any] = []
         self.posted: list[Any] = []
         self.journals = Journals(self)
+        #: The adoptions for which the worker receives.
+        self.heard_of: list[int] = []
+
+    def heard(self, number: int) -> None:
+        self.heard_of.append(number)
 
     def post(self, message: Any, descriptors: Any = ()) -> None:
         self.posted.append(message)
@@ -545,6 +550,7 @@ def inherit(app: App, *journals: Journal, go: bool = True) -> Router:
     app.settle(lambda: router.said)
     app.runtime.call_soon(adopter.on_go if go else adopter.on_discard, 1)
     app.settle(lambda: not adopter._arrivals and not adopter._starting)
+    assert router.heard_of == [1] * go
     return router  # type: ignore[no-any-return]
 
 

@@ -60,6 +60,8 @@ class Router:
         self.not_passed = why
         self.batches: list[tuple[str, int, list[int]]] = []
         self.said: list[Any] = []
+        #: The adoptions for which the worker receives.
+        self.heard_of: list[int] = []
 
     async def pass_on(self, positions: Any, batches: Any) -> bool:
         for _, _, descriptor in positions:
@@ -87,6 +89,9 @@ class Router:
 
     def not_adopted(self, number: int, reason: str) -> None:
         self.said.append(("not adopted", number, reason))
+
+    def heard(self, number: int) -> None:
+        self.heard_of.append(number)
 
     def tags(self, tags: list[str]) -> None:
         self.said.append(("tags", tags))
