@@ -36,6 +36,7 @@ class Inheriting(Confirming):
         self,
         journals: Sequence[Tuple[JournalReader, float]],
         sleep: Callable[[float], Awaitable[None]],
+        seconds: float = 0.0,
     ) -> None:
         """Restore the clients of a worker that has died, or ended, so that they may come back here.
 
@@ -44,12 +45,14 @@ class Inheriting(Confirming):
         :param journals: of that worker, and those that it was to inherit itself; and when each
             worker died, by the host's monotonic clock. The last one to die comes first.
         :param sleep: waits for so many seconds, as the worker does.
+        :param seconds: how long after the death another heir may still get these journals, even if
+            ``recovery`` is shorter here: so long the note must stay that the clients have moved.
         """
         if self._journal is None or not journals:
             return
         with self._tables:
             for reader, died in journals:
-                until = died + self.recovery + self._margin
+                until = died + max(self.recovery, seconds) + self._margin
                 self._readers[reader.tag] = reader, until
             while len(self._readers) > JOURNALS_KEPT:
                 self._readers.popitem(last=False)

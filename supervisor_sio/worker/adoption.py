@@ -153,8 +153,11 @@ class Arrival:
                 self._runtime.log(logger, logging.ERROR, text, journal.source.tag, error)
                 continue
             inherited.setdefault(journal.source.channel, []).append((reader, journal.died))
+        seconds = max(
+            (journal.seconds for journal in self._adoption.journals.values()), default=0.0
+        )
         for channel, journals in inherited.items():
-            await self._manager(channel).inherit(journals, self._runtime.sleep)
+            await self._manager(channel).inherit(journals, self._runtime.sleep, seconds)
 
     async def _restore_batch(self, count: int, descriptors: list[int], turns: Turns) -> None:
         """:param descriptors: the descriptors of restored sessions are removed from it."""

@@ -456,6 +456,28 @@ def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int
     run(scenario)
 
 
+def test_an_heir_with_a_shorter_recovery_keeps_its_note(run: Any) -> None:
+    """As long as another heir may get the journal: it would restore clients that have left."""
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, heir = await cluster.start(2)
+        await dead.connect(Client())
+        died = time.monotonic()
+        position = dead.reader().position(CLUSTER.channel, [dead.tag])
+        await dead.kill()
+        heir.manager.expect([dead.tag])
+        longer = heir.manager.recovery + 1000
+        await heir.manager.inherit([(dead.reader(), died)], asyncio.sleep, longer)
+        heir.manager.adopt(position)
+        for late, kept in ((longer, True), (longer + heir.manager._margin + 1, False)):
+            with heir.manager._tables:
+                heir.manager._drop_journals(died + late)
+            notes = [pid for pid, _ in heir.reader().states() if pid.startswith("heir of ")]
+            assert notes == [f"heir of {dead.tag}"] * kept
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 99])
 def test_an_heir_writes_them_down_in_turns(
     run: Any, monkeypatch: pytest.MonkeyPatch, killed_after: int
