@@ -266,7 +266,7 @@ def test_another_format_of_the_relay(host: Host) -> None:
     assert len(host.said("router", "are ignored")) <= 1
     assert not host.said("router", "bad-question")
     line = host.the_line("workers_00", "are ignored")
-    assert "version 3 of the format, not 4: restart it" in line
+    assert "version 3 of the format, not 4: restart the process" in line
 
     cluster.end_router("restart")
     cluster.wait_ready()

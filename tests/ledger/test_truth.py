@@ -88,7 +88,9 @@ def test_an_import_that_fails_after_three_seconds_is_shown_within_ten(
         return done.returncode == 3 and all(line in done.stdout for line in lines)
 
     wait_until(shown, 30, "how often it failed, and its last line")
-    assert time.monotonic() - began < 10
+    seconds = time.monotonic() - began
+    print(f"shown {seconds:.1f} s after supervisord began to start")
+    assert seconds < 10
 
 
 def test_a_worker_that_is_killed_after_a_while_has_not_failed(
