@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import pytest
 
 from .browser import Browser, find_browser
-from .harness import Cluster
+from .harness import Cluster, free_port
 from .jsclient import Node, NodeClient, find_node, install
 from .pyclient import PyClient
+from .reader import Reader
 from .recorder import TestClient
 
 ClusterFactory = Callable[..., Cluster]
@@ -172,3 +173,10 @@ def browser() -> Iterator[Browser]:
     made = Browser(program)
     yield made
     made.close()
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    made = Reader(free_port())
+    yield made
+    made.clean_up()

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
 from typing import Any
 from urllib.request import urlopen
-from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 import pytest
 import socketio
-from supervisor.xmlrpc import SupervisorTransport
 
 from .browser import Browser, Page
-from .harness import environment, free_port, wait_until
+from .harness import environment, wait_until
 from .modes import OWN_MODES
+from .reader import Reader
 
 pytestmark = [OWN_MODES, pytest.mark.long]
 
@@ -33,71 +26,6 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial.md"
 FRAMEWORKS = DOCS / "howto" / "frameworks.md"
-
-
-class Reader:
-    """A reader in a new directory, who does what the tutorial says."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-        text = TUTORIAL.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-        self._steps = re.split(r"^## (?=\d)", text, flags=re.MULTILINE)
-        # Paths of Unix sockets are short, pytest's directories are not.
-        self.directory = Path(tempfile.mkdtemp(prefix="sio-"))
-        self._environment = environment(TMPDIR=str(self.directory))
-
-    def blocks(self, step: int, language: str) -> list[str]:
-        return re.findall(rf"```{language}\n(.*?)```", self._steps[step], re.DOTALL)
-
-    def type(self, commands: str) -> str:
-        """What the commands print."""
-        typed = subprocess.run(
-            ["sh", "-ec", commands],
-            cwd=self.directory,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        assert typed.returncode == 0, typed.stdout
-        return typed.stdout
-
-    def wait_ready(self, workers: int) -> None:
-        transport = SupervisorTransport(None, None, f"unix://{self.directory}/supervisor.sock")
-        supervisord: Any = ServerProxy("http://127.0.0.1", transport=transport)
-
-        def ready() -> bool:
-            with contextlib.suppress(OSError, http.client.HTTPException, Fault):
-                rows = supervisord.sio.getStatus()["workers"]
-                return [row["state"] for row in rows] == ["ready"] * workers
-            return False
-
-        wait_until(ready, 30, f"{workers} workers are ready")
-
-    @property
-    def supervisord(self) -> int:
-        pid = self.directory / "supervisord.pid"
-        return int(pid.read_text()) if pid.exists() else 0
-
-    def clean_up(self) -> None:
-        pid = self.supervisord
-        left = [
-            process for process in psutil.process_iter() if pid and _session(process.pid) == pid
-        ]
-        for process in left:
-            process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(left, 10)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0
 
 
 class Tab:
@@ -132,19 +60,19 @@ class Tab:
         wait_until(lambda: any(text in line for line in self.lines()), 20, f"it shows {text!r}")
 
 
-@pytest.fixture
-def reader() -> Iterator[Reader]:
-    made = Reader(free_port())
-    yield made
-    made.clean_up()
+def blocks(reader: Reader, step: int, language: str) -> list[str]:
+    """Of this step of the tutorial, with the reader's port."""
+    text = TUTORIAL.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{reader.port}")
+    steps = re.split(r"^## (?=\d)", text, flags=re.MULTILINE)
+    return re.findall(rf"```{language}\n(.*?)```", steps[step], re.DOTALL)
 
 
 def test_as_it_says(reader: Reader, browser: Browser) -> None:
-    assert "pip install 'supervisor-sio[asyncio]'" in reader.blocks(1, "sh")[0]
-    (program,), (page,) = reader.blocks(2, "python"), reader.blocks(2, "html")
+    assert "pip install 'supervisor-sio[asyncio]'" in blocks(reader, 1, "sh")[0]
+    (program,), (page,) = blocks(reader, 2, "python"), blocks(reader, 2, "html")
     (reader.directory / "myapp.py").write_text(program)
     (reader.directory / "index.html").write_text(page)
-    reader.type(*reader.blocks(3, "sh"))
+    reader.type(*blocks(reader, 3, "sh"))
     reader.wait_ready(2)
 
     first, second = tabs = [Tab(browser.open(reader.url)) for _ in range(2)]
@@ -153,11 +81,11 @@ def test_as_it_says(reader: Reader, browser: Browser) -> None:
     for tab in tabs:
         tab.wait_for(f"good morning (by way of {first.workers[0]})")
 
-    reader.type(*reader.blocks(4, "sh"))
+    reader.type(*blocks(reader, 4, "sh"))
     for tab in tabs:
         tab.wait_for("hello from the shell")
 
-    (kill,) = reader.blocks(5, "sh")
+    (kill,) = blocks(reader, 5, "sh")
     assert "workers_00" in kill
     killed, other = sorted(tabs, key=lambda tab: tab.workers[0])
     reader.type(kill)
@@ -165,7 +93,7 @@ def test_as_it_says(reader: Reader, browser: Browser) -> None:
     assert (killed.disconnected, other.disconnected) == (1, 0)
     reader.wait_ready(2)
 
-    (changed,), (reload, again) = reader.blocks(6, "python"), reader.blocks(6, "sh")
+    (changed,), (reload, again) = blocks(reader, 6, "python"), blocks(reader, 6, "sh")
     assert program.count("manager = AsyncZmqManager()\n") == 1
     changed = program.replace("manager = AsyncZmqManager()\n", changed)
     (reader.directory / "myapp.py").write_text(changed)
@@ -190,10 +118,10 @@ def test_as_it_says(reader: Reader, browser: Browser) -> None:
     assert first.evaluate("socket.id") == sid
     reader.wait_ready(2)
 
-    reader.type(*reader.blocks(7, "sh"))
+    reader.type(*blocks(reader, 7, "sh"))
     reader.wait_ready(3)
     pid = reader.supervisord
-    reader.type(*reader.blocks(8, "sh"))
+    reader.type(*blocks(reader, 8, "sh"))
     wait_until(lambda: not psutil.pid_exists(pid), 30, "supervisord has ended")
 
 
