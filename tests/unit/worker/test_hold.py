@@ -195,7 +195,7 @@ def test_an_event_that_was_begun_goes_before_what_is_kept(make: Any) -> None:
     assert kept(app)[-3:] == behind and len(kept(app)) <= len(before) + 3
     app.settle(lambda: len(app.seen) + len(kept(app)) == len(before) + 3)
     app.gone()
-    assert len(app.seen) == len(before) + 3
+    app.settle(lambda: len(app.seen) == len(before) + 3)  # threads may not have done all
     assert app.mode == "threading" or app.seen[-3:] == [(b"one",), ("last",), "transport close"]
 
 
