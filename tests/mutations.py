@@ -428,8 +428,7 @@ MUTATIONS = (
     Mutation(
         "a worker that was stopped misses the end of what was sent meanwhile",
         "relay/subscriber.py",
-        "                if now - last > _STALLED:\n"
-        "                    self._ask_everybody = True\n",
+        "                if now - last > _STALLED:\n                    self._note_stall()\n",
         "",
         ("unit/relay/test_subscriber.py",),
     ),

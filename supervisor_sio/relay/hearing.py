@@ -737,6 +737,13 @@ class Hearing:
         self.received += len(delivered)
         return self._meant(delivered)
 
+    def _note_stall(self) -> None:
+        """This process did not run for a while: messages may be lost, and answers have arrived that
+        are not received yet."""
+        self._ask_everybody = True
+        for listener in self._listeners:
+            listener.inbox.wait_anew()
+
     def _ended_by(self, until: float) -> List[str]:
         """Senders that had ended by then, and of which all that the relay has brought is received:
         a process that did not run for a moment has their last messages in its socket."""

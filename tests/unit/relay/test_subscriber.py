@@ -12,7 +12,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from supervisor_sio.common.limits import RELAY_MOST_FAILURES, RELAY_MOST_STREAMS
+from supervisor_sio.common.limits import RELAY_GIVE_UP, RELAY_MOST_FAILURES, RELAY_MOST_STREAMS
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay import hearing, threaded
 from supervisor_sio.relay import subscriber as module
@@ -140,6 +140,22 @@ def test_who_did_not_run_for_a_while_asks_what_it_has_missed(
     subscriber.run(lambda message: None)
     subscriber.release()
     assert asks[1]
+
+
+def test_a_sender_is_not_given_up_for_an_answer_that_is_not_read_yet(
+    publisher: Publisher, run_dir: RunDir
+) -> None:
+    """This process did not run for longer than a sender has to answer."""
+    subscriber = ThreadSubscriber(publisher, run_dir)
+    (listener,) = subscriber._listeners
+    listener.inbox.position("other", {None: 3}, {None: 0})
+    assert len(listener.inbox.questions(100.0)) == 1
+    assert listener.inbox.silent(100.0 + RELAY_GIVE_UP + 1) == ["other"]
+    subscriber._note_stall()
+    assert listener.inbox.silent(100.0 + RELAY_GIVE_UP + 1) == []
+    assert len(listener.inbox.questions(100.0 + RELAY_GIVE_UP + 1)) == 1
+    assert listener.inbox.silent(100.0 + 2 * RELAY_GIVE_UP + 2) == ["other"]
+    subscriber.release()
 
 
 def test_stop_ends_its_thread_while_there_is_no_relay(
