@@ -364,7 +364,7 @@ class Held:
             carrier.tell({"type": "adopt-off", "id": number})
             return False
         if group is None:
-            self._confirm(carrier, member, number, tags)
+            self._confirm(carrier, number, tags)
             return False
         if group.taker is not carrier:
             self._take_off(group)
@@ -380,24 +380,18 @@ class Held:
         logger.info("worker %s has adopted %s", member.name, group)
         given = group.give(member.tag) if group.journals else None
         self._journals.give(member, self._take_journals(group))
-        self._confirm(carrier, member, group.id, group.tags, group)
+        self._confirm(carrier, group.id, group.tags)
         if given is not None:
             self._unheard[given.id] = given
             self._listen_again(given)
 
-    def _confirm(
-        self,
-        carrier: Carrier,
-        member: Member,
-        number: int,
-        tags: list[str],
-        group: Optional[Group] = None,
-    ) -> None:
+    def _confirm(self, carrier: Carrier, number: int, tags: list[str]) -> None:
         """Tell a worker that what it has adopted belongs to it."""
+        member = _known(carrier)
         self._note(number, member.tag)
         self._pool.adopted(member, list(dict.fromkeys([*member.adopted, *tags])))
-        if group is not None:
-            self._end(group)
+        if number in self._groups:
+            self._end(self._groups[number])
         carrier.tell({"type": "adopt-go", "id": number})
         self._members_changed()
         self._placement.resume(member)
