@@ -230,7 +230,8 @@ def test_each_command_of_the_page(tmp_path: Path) -> None:
         program.replace("0.0.0.0:8000", f"127.0.0.1:{free_port()}")
     )
     (tmp_path / "myapp.py").write_text(APPLICATION)
-    steps = PAGE.partition("## What goes wrong")[0]
+    upgrade = PAGE.partition("## Upgrade")[2].partition("\n## ")[0]
+    steps = PAGE.partition("## What goes wrong")[0] + upgrade
     (tmp_path / "page.sh").write_text("".join(re.findall(r"```sh\n(.*?)```", steps, re.DOTALL)))
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     variables = environment(
