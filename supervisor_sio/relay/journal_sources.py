@@ -84,6 +84,7 @@ class Sources:
         # If one of the two knows that a sender has ended, it is not waited for any more.
         for name in self.gone.keys() & self.senders.keys():
             _add(self.gone[name], self.senders.pop(name))
+        self._make_room()  # an heir refuses a position with more
         for name, slot in other.bridges.items():
             self.bridges[name] = [max(slot[0], self.bridges.get(name, slot)[0]), 0]
         self.guests.update((tag, [0, 0]) for tag in other.guests)
@@ -95,8 +96,7 @@ class Sources:
         if not self.gone.get(sender):
             self.first[sender] = time.monotonic()
         streams = self.senders[sender] = self.gone.pop(sender, {})
-        while len(self.senders) > RELAY_MOST_SENDERS:
-            self.first.pop(self.senders.popitem(last=False)[0], None)
+        self._make_room()
         return streams
 
     def end(self, sender: str) -> list[Slot]:
@@ -105,9 +105,14 @@ class Sources:
         if sender in self.gone:
             return []
         streams = self.gone[sender] = self.senders.pop(sender, {})
-        while len(self.gone) > RELAY_MOST_GONE:
-            self.first.pop(self.gone.popitem(last=False)[0], None)
+        self._make_room()
         return list(streams.values())
+
+    def _make_room(self) -> None:
+        """Forget the senders that are known, or have ended, for longest."""
+        for senders, most in ((self.senders, RELAY_MOST_SENDERS), (self.gone, RELAY_MOST_GONE)):
+            while len(senders) > most:
+                self.first.pop(senders.popitem(last=False)[0], None)
 
     def make_room_for_bridge(self) -> None:
         while len(self.bridges) >= BRIDGE_MOST_OTHERS:

@@ -17,7 +17,7 @@ import pytest
 
 from supervisor_sio.common.limits import JOURNAL_CARRIED, JOURNAL_PIECES, JOURNAL_SEGMENT
 from supervisor_sio.relay import journal as module
-from supervisor_sio.relay import journal_log
+from supervisor_sio.relay import journal_log, journal_sources
 from supervisor_sio.relay.inbox import Inbox
 from supervisor_sio.relay.journal import OWN, Event, Heard, Incomplete, Journal, Scope
 from supervisor_sio.relay.journal_format import HEAD
@@ -410,6 +410,25 @@ def test_who_has_ended_and_was_never_heard_is_not_waited_for(make: Any) -> None:
     journal.heard("s", None, 4)  # it was only out of touch
     assert not journal.reaches(Heard({"s": 5}, {"s": 60.0}, {}))
     assert journal.position().numbers == {"s": 4} and "s" in journal.position().first
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_no_more_senders_than_may_be_in_a_position_after_a_merge(
+    make: Any, segments: Segments, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    for name in ("RELAY_MOST_SENDERS", "RELAY_MOST_GONE"):
+        monkeypatch.setattr(journal_sources, name, 2)
+    journal = make()
+    journal.began(50.0)
+    for sender in ("s1", "s2"):
+        journal.heard(sender, None, 3)
+        if gone:
+            journal.ended(sender)
+    senders = {name: [True, 3, 2, {}, gone] for name in ("s3", "s4")}
+    journal.adopting(Part(("a",), 5.0, senders, {}))
+    journal.merged(["a"])
+    (part,) = segments.read().position("socketio", ["w", "a"]).parts
+    assert sorted(part.senders) == ["s3", "s4"]
 
 
 @pytest.mark.parametrize("gone", [True, False])
