@@ -337,7 +337,15 @@ class World:
                 for _ in range(MOST_BATCHES * self.count):  # in each turn one is closed
                     await asyncio.sleep(0)
                 return
-        raise AssertionError("something is held for ever")
+        held = self.harness.held
+        left = {
+            "FUZZ_SEED": os.environ["FUZZ_SEED"],
+            "groups": [str(group) for group in held._groups.values()],
+            "ending": len(self.ending),
+            "missed": [member.tag for member in held._missed],
+            "nodes": [(n.tag, list(n.given), list(n.arriving._coming)) for n in self.nodes],
+        }
+        raise AssertionError(f"something is held for ever: {left}")
 
     def check(self) -> None:
         owners: dict[str, Node] = {}
