@@ -411,6 +411,9 @@ class Held:
     def _take_not_adopted(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         group = self._offered(carrier, message)
         if group is not None:
+            # What it is sent meanwhile would begin another adoption there: it may have refused the
+            # offer of an earlier router.
+            self._take_off(group)
             self._withdraw(group, takeover.read_reason(message))
         return False
 

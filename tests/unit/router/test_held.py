@@ -645,6 +645,8 @@ def test_the_next_one_is_asked(check: Check, how: str, caplog: pytest.LogCapture
         second = cluster.taker("second", "another")
         if how == "says so":
             first.worker.say(type="not-adopted", id=first.id, reason="it is full")
+            # The refusal may be of an earlier router's offer, when this one's is on its way.
+            assert (await first.hear("adopt-off"))["id"] == first.id
         elif how == "dies":
             first.close()
         else:

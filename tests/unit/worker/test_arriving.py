@@ -144,6 +144,18 @@ def test_a_part_that_is_lost_on_the_way(world: World) -> None:
     assert kinds(world) == ["took", "not-adopted"] and world.adoption is None
 
 
+def test_a_refusal_crosses_with_the_offer_of_the_next_router(world: World) -> None:
+    world.ask()
+    world.end()
+    world.arriving.lost()  # the router has ended
+    world.arriving.not_adopted(1, "it is odd")
+    world.ask()
+    world.part("events", 0)
+    world.get({"type": "adopt-off", "id": 1}, 0)
+    assert kinds(world) == ["not-adopted", "took"]
+    assert not world.arriving._coming
+
+
 @pytest.mark.parametrize("numbers, beside", [([0, 1], 1), ([0], 0), ([5], 1)])
 def test_a_part_that_is_wrong(world: World, numbers: list[int], beside: int) -> None:
     world.ask()
