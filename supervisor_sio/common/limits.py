@@ -690,7 +690,8 @@ FAILURE_PAUSE = _limit(
     "seconds",
     "worker",
     "longest pause before supervisord restarts the worker; the pause is 1 second after the third "
-    "failure in a row, and doubles with each further one",
+    "failure in a row, and doubles with each further one. A worker that was ready is down no "
+    "longer than it has lived",
 )
 LAST_LINE = _limit(
     "LAST_LINE",

@@ -73,9 +73,15 @@ class Lives:
         self._failures[name] = Failures(count, last_line if count else "")
 
     def waits(self, name: str, now: float) -> float:
-        """Hold back an ended process; returns for how many seconds, 0 for none."""
-        failures = self.failures(name)
+        """Hold back an ended process; returns for how many seconds, 0 for none.
+
+        One that was ready served clients: it is down no longer than it has lived. If all workers
+        are killed again and again, they serve at least half of the time.
+        """
+        failures, life = self.failures(name), self._lives.get(name)
         pause = pause_after(failures.count)
+        if life is not None and life.first_ready is not None:
+            pause = min(pause, now - life.started)
         if pause:
             self._failures[name] = Failures(failures.count, failures.last_line, now + pause)
         return pause

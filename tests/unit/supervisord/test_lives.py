@@ -57,6 +57,18 @@ def test_the_pause_grows() -> None:
     assert pause_after(10**6) == FAILURE_PAUSE
 
 
+def test_who_was_ready_is_down_no_longer_than_it_has_lived() -> None:
+    lives = Lives()
+    for failures in range(1, 9):
+        lives.starting("w", 100)
+        lives.ready(["w"], 101)
+        lives.ended("w")
+        assert lives.waits("w", 103) == min(pause_after(failures), 3)
+    lives.starting("w", 200)  # this time it does not become ready
+    lives.ended("w")
+    assert lives.waits("w", 203) == FAILURE_PAUSE
+
+
 def test_what_it_said_when_it_failed_last() -> None:
     lives = Lives()
     for failures in range(1, 4):
