@@ -113,6 +113,11 @@ class Rebalancing:
         #: Clients at the beginning of the round; how many have gone since all began.
         self._clients = 0
         self._closed = 0
+        #: By tag, how many sessions a worker has opened, also of workers that have gone since.
+        self._opened: Counter[str] = Counter()
+        #: What these two were at the beginning of the round.
+        self._closed_before = 0
+        self._opened_before = 0
 
     def begin(self) -> None:
         """:raises CommandError: when it cannot be done now."""
@@ -158,6 +163,9 @@ class Rebalancing:
             self._shares = {tag: loads[tag] - count for tag, count in self._left.items()}
             self._handshakes = {member.tag: member.handshakes for member in self._pool}
             self._clients = sum(loads.values())
+            self._closed_before = self._closed
+            self._opened = self._opened_now()
+            self._opened_before = sum(self._opened.values())
             self._asked.clear()
             self._waits_since = None
             self._result = Result.NONE
@@ -189,9 +197,21 @@ class Rebalancing:
             self._look()
 
     def _away(self, loads: Mapping[str, int]) -> int:
-        """How many clients fewer there are than at the beginning of the round: those that were
-        disconnected and are not back."""
-        return max(0, self._clients - sum(loads.values()))
+        """How many clients were disconnected in this round and are not back.
+
+        No figure says that exactly. There are fewer clients than before also because others leave
+        for good, or because a worker takes no new ones and is left out; and sessions are opened
+        also by new clients. So the smaller of both numbers counts.
+        """
+        fewer = self._clients - sum(loads.values())
+        # Not the handshakes: a client whose handshakes are refused tries again and again. A worker
+        # that has joined again may not have reported yet, so the greater number counts.
+        self._opened |= self._opened_now()
+        came = sum(self._opened.values()) - self._opened_before
+        return max(0, min(fewer, self._closed - self._closed_before - came))
+
+    def _opened_now(self) -> Counter[str]:
+        return Counter({member.tag: member.figures.get("opened", 0) for member in self._pool})
 
     def _has_let_go(self, member: Member) -> bool:
         """Whether a worker no longer counts clients that it has disconnected."""
@@ -249,7 +269,9 @@ class Rebalancing:
         again. Otherwise a next round would disconnect clients that the figures say are too many
         because their ``disconnect`` handlers still run, or more of those that do not come back."""
         loads = loads_of(self._pool)
-        gone = is_even(loads) or all(map(self._has_let_go, self._pool))
+        # A worker that takes no new clients any more may have kept some that it was to disconnect.
+        staying = (member for member in self._pool if member.eligible)
+        gone = is_even(loads) or all(map(self._has_let_go, staying))
         if gone and not self._away(loads) and not list(self._expected()):
             self._next_round()
         elif self._waits_too_long():

@@ -83,7 +83,9 @@ class Cluster:
                 if member is None:
                     self.away.append(self.now + self.away_for)
                 else:
-                    member.handshakes += 1  # its report is late
+                    member.handshakes += 1  # the report of the others is late
+                    opened = member.figures.get("opened", 0) + 1
+                    member.figures = {**member.figures, "opened": opened}
 
     def run_to_its_end(self) -> dict[str, Any]:
         for _ in range(100):
@@ -228,8 +230,8 @@ def test_clients_that_leave_by_themselves_need_not_be_closed() -> None:
     member = cluster.member("t0")
     member.figures = {"sessions": 150}
     closed = cluster.closed["t0"]
-    cluster.run(2)
-    assert cluster.closed["t0"] == closed
+    cluster.run(0.5)
+    assert cluster.closed["t0"] == closed and cluster.shown["state"] == "waiting"
 
 
 def test_clients_that_do_not_come_back_are_waited_for_a_while() -> None:
@@ -269,6 +271,82 @@ def test_others_are_disconnected_when_the_first_are_back() -> None:
         most_away = max(most_away, cluster.shown["away"])
     assert cluster.shown["result"] == "even" and cluster.closed["t0"] == 5000
     assert most_away == MOST_AWAY
+
+
+def leave_for_good(member: Member, count: int) -> None:
+    sessions = member.figures["sessions"] - count
+    member.figures = {**member.figures, "sessions": sessions}
+
+
+def test_clients_that_leave_for_good_are_not_waited_for() -> None:
+    """So many that as many more would be too many, if they had been disconnected."""
+    cluster = Cluster(10_000, 4000)
+    cluster.rebalancing.begin()
+    cluster.run(5)
+    leave_for_good(cluster.member("t1"), 3 * MOST_AWAY // 2)
+    cluster.run(2)
+    assert cluster.shown["away"] <= 2 * REBALANCE_RATE, "only those that were disconnected just now"
+    shown = cluster.run_to_its_end()
+    assert (shown["result"], shown["round"]) == ("even", 2)
+    assert sum(cluster.loads) == 14_000 - 3 * MOST_AWAY // 2
+
+
+def test_clients_that_leave_for_good_at_the_end_of_a_round_do_not_keep_the_next_one() -> None:
+    cluster = Cluster(40, 20, 0)
+    cluster.rebalancing.begin()
+    cluster.run(0.5)
+    assert cluster.shown["state"] == "waiting"
+    leave_for_good(cluster.member("t0"), 12)
+    shown = cluster.run_to_its_end()
+    assert (shown["result"], shown["round"]) == ("even", 2)
+    assert cluster.now - 1000 < REBALANCE_WAIT
+
+
+@pytest.mark.parametrize("state", ["drained", "draining", "hung"])
+def test_a_worker_that_takes_no_new_clients_any_more_is_left_out(state: str) -> None:
+    """It need not have disconnected all of its clients."""
+    cluster = Cluster(6000, 0, 4000)
+    cluster.rebalancing.begin()
+    cluster.run(2)
+    setattr(cluster.member("t2"), state, True)
+    shown = cluster.run_to_its_end()
+    assert (shown["result"], shown["round"]) == ("even", 2)
+    first, second, left_out = cluster.loads
+    assert abs(first - second) <= 1 and left_out > 3000
+
+
+def test_who_has_come_back_is_not_away_when_the_worker_goes() -> None:
+    cluster = Cluster(300, 0)
+    cluster.rebalancing.begin()
+    cluster.expected = ["w:t3"]
+    cluster.run(0.5)
+    new = cluster.add("t2", 0)
+    cluster.run(5)
+    assert cluster.shown["away"] == 0 and new.load > 0
+    cluster.pool.remove(new)
+    assert cluster.shown["away"] == 0
+
+
+def test_who_is_refused_and_tries_again_is_away() -> None:
+    cluster = Cluster(40, 0)
+    cluster.away_for = 1000.0
+    cluster.rebalancing.begin()
+    cluster.run(1)
+    member = cluster.member("t1")
+    member.handshakes += 100
+    member.figures = {**member.figures, "handshakes_seen": 100}
+    assert cluster.shown["away"] == 20
+
+
+def test_a_worker_that_has_not_reported_again_had_clients_that_came() -> None:
+    cluster = Cluster(40, 0)
+    cluster.rebalancing.begin()
+    cluster.expected = ["w:t3"]
+    cluster.run(5)
+    assert cluster.shown["away"] == 0
+    cluster.pool.remove(cluster.member("t1"))
+    cluster.add("t1", 0)
+    assert cluster.shown["away"] == 0
 
 
 def test_all_workers_go() -> None:
