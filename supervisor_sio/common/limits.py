@@ -994,8 +994,9 @@ REBALANCE_START = _limit(
     60.0,
     "seconds",
     "worker that starts",
-    "while a worker starts, `sio rebalance` is refused, and one under way waits for it; from this "
-    "time after its start on it is left out, because `sio reload` and `sio scale` have given it up",
+    "while a worker starts, `sio rebalance` is refused, and each round of one under way waits for "
+    "it, for this time at most; from this time after its start on it is left out, because "
+    "`sio reload` and `sio scale` have given it up",
 )
 REBALANCE_LOOKED_AT = _limit(
     "REBALANCE_LOOKED_AT",

@@ -30,7 +30,13 @@ from functools import partial
 from typing import Any, Callable, Iterable, Mapping, Optional
 
 from ..common.channel import Message
-from ..common.limits import DRAIN_TIME, REBALANCE_RATE, REBALANCE_ROUNDS, REBALANCE_WAIT
+from ..common.limits import (
+    DRAIN_TIME,
+    REBALANCE_RATE,
+    REBALANCE_ROUNDS,
+    REBALANCE_START,
+    REBALANCE_WAIT,
+)
 from .pool import Member, Pool
 from .shares import is_even, loads_of, surplus
 from .supervisord import CommandError
@@ -101,8 +107,10 @@ class Rebalancing:
         self._number = 0
         self._round = 0
         self._began = self._ended = 0.0
-        #: Since when it waits for clients; ``None`` while it closes connections.
+        #: Since when it waits for clients; ``None`` while it closes connections, or workers start.
         self._waits_since: Optional[float] = None
+        #: When it had closed all connections of the round.
+        self._all_closed = 0.0
         #: By tag, how many clients are yet to go in this round, and how many stay.
         self._left: Counter[str] = Counter()
         self._shares: dict[str, int] = {}
@@ -249,6 +257,7 @@ class Rebalancing:
             self._asked.add(tag)
             self._ask(tag, count, partial(self._answered, self._number, tag, count))
         if not self._left and not self._asked:
+            self._all_closed = self._clock()
             self._set(State.WAITING)
 
     def _answered(self, number: int, tag: str, asked: int, closed: int) -> None:
@@ -272,7 +281,10 @@ class Rebalancing:
         # A worker that takes no new clients any more may have kept some that it was to disconnect.
         staying = (member for member in self._pool if member.eligible)
         gone = is_even(loads) or all(map(self._has_let_go, staying))
-        if gone and not self._away(loads) and not list(self._expected()):
+        starting = bool(list(self._expected()))
+        if starting and self._clock() - self._all_closed < REBALANCE_START:
+            self._waits_since = None  # clients may wait for it as well
+        elif gone and not starting and not self._away(loads):
             self._next_round()
         elif self._waits_too_long():
             self._end_as_it_is()

@@ -8,7 +8,12 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from supervisor_sio.common.limits import REBALANCE_RATE, REBALANCE_ROUNDS, REBALANCE_WAIT
+from supervisor_sio.common.limits import (
+    REBALANCE_RATE,
+    REBALANCE_ROUNDS,
+    REBALANCE_START,
+    REBALANCE_WAIT,
+)
 from supervisor_sio.router.pool import Member, Pool
 from supervisor_sio.router.rebalancing import TICK, Rebalancing, why_not
 from supervisor_sio.router.supervisord import CommandError
@@ -189,8 +194,10 @@ def test_a_worker_that_has_not_answered_is_not_asked_again() -> None:
     assert cluster.run_to_its_end()["closed"] == 200
 
 
-def test_a_worker_dies_and_comes_again() -> None:
-    """Its clients are at the others then; a second round gives the new process its share."""
+@pytest.mark.parametrize("seconds", [5, REBALANCE_START - 5])
+def test_a_worker_dies_and_comes_again(seconds: float) -> None:
+    """Its clients are at the others then; a second round gives the new process its share, even if
+    that takes long to start."""
     cluster = Cluster(40, 40, 0, 0)
     cluster.rebalancing.begin()
     cluster.run(0.5)
@@ -198,7 +205,7 @@ def test_a_worker_dies_and_comes_again() -> None:
     cluster.pool.remove(dead)
     cluster.away += [cluster.now + 1.0] * lost
     cluster.expected = ["w:t1"]
-    cluster.run(5)
+    cluster.run(seconds)
     assert cluster.shown["state"] == "waiting" and cluster.shown["round"] == 1
     cluster.expected = []
     cluster.add("t4", 0)
@@ -207,13 +214,26 @@ def test_a_worker_dies_and_comes_again() -> None:
     assert sum(cluster.loads) == 80 and max(cluster.loads) - min(cluster.loads) <= 2
 
 
-def test_a_worker_that_does_not_start_again_is_not_waited_for_long() -> None:
+def test_a_worker_that_starts_again_and_again_is_not_waited_for_long() -> None:
     cluster = Cluster(40, 0)
     cluster.rebalancing.begin()
     cluster.expected = ["w:t2"]
-    cluster.run(REBALANCE_WAIT - 1)
+    cluster.run(REBALANCE_START - 1)
     assert cluster.shown["state"] == "waiting"
     assert cluster.run_to_its_end()["result"] == "even"
+    assert cluster.now - 1000 < REBALANCE_START + REBALANCE_WAIT + 2
+
+
+def test_after_a_worker_has_started_its_clients_have_time_to_come() -> None:
+    """They may have waited for it."""
+    cluster = Cluster(40, 0)
+    cluster.away_for = REBALANCE_START / 2 + REBALANCE_WAIT - 1
+    cluster.rebalancing.begin()
+    cluster.expected = ["w:t2"]
+    cluster.run(REBALANCE_START / 2)
+    cluster.expected = []
+    assert cluster.run_to_its_end()["result"] == "even"
+    assert cluster.loads == [20, 20]
 
 
 def test_the_only_one_that_is_left_has_its_share() -> None:
