@@ -151,8 +151,8 @@ class Inheriting(Confirming):
                     return False
         return True
 
-    def _save_all_of(self, tags: Collection[str]) -> None:
-        """Note that this process has the clients with these tags now."""
+    def _save_states_of(self, tags: Collection[str]) -> None:
+        """The clients with these tags are this process's own now: save those not written yet."""
         with self._tables:
             for tag in tags:
                 for pid, state in self._unwritten_states.pop(tag, {}).items():
@@ -162,7 +162,11 @@ class Inheriting(Confirming):
                 client = self._known.get(sid)
                 if client is None or (client.arriving is None and client.stay.heard_as in tags):
                     del self._returning[sid]
-            # The next heir finds these clients in this journal, and must skip the inherited ones.
+
+    def _note_heir_of(self, tags: Collection[str]) -> None:
+        """The next heir finds the clients with these tags in this journal, with their position: it
+        must skip the inherited journals."""
+        with self._tables:
             for tag in [tag for tag in self._inheriting if tag in tags]:
                 for one in self._inheriting.pop(tag):
                     if self._journal is not None:

@@ -82,7 +82,8 @@ class Takeover(Asking):
     _tables: RLock
     _guests: dict[str, str]
     # From recovery.
-    _save_all_of: Callable[[Collection[str]], None]
+    _save_states_of: Callable[[Collection[str]], None]
+    _note_heir_of: Callable[[Collection[str]], None]
     _not_inherited: Callable[[Collection[str]], None]
     _has_moved: Callable[[str], bool]
 
@@ -235,7 +236,7 @@ class Takeover(Asking):
         assert self._subscriber is not None
         with self._tables:
             self._expected -= frozenset(position.tags)
-            self._save_all_of(position.tags)
+            self._save_states_of(position.tags)
         for part in position.parts:
             tags = list(part.tags)
             # Answers to questions to the former process name that process as the worker.
@@ -246,6 +247,9 @@ class Takeover(Asking):
                 partial(self._send_directly, scope, tags),
                 partial(self._merged, tags),
             )
+        # Last: the next heir takes it that this process has begun to receive for all of them.
+        with self._tables:
+            self._note_heir_of(position.tags)
 
     def give_up(self, tag: str) -> None:
         """The last client with an adopted tag has left."""

@@ -175,16 +175,23 @@ class JournalReader:
             seen.update(found)
             yield from found.items()
 
-    def hears(self, tags: Collection[str]) -> bool:
-        """Whether the worker had begun to receive for adopted clients with these tags.
+    def not_heard(self, position: Position) -> list[Part]:
+        """The parts of a position of adopted clients for which the worker had not begun to receive.
 
         :raises ValueError: when there are no records.
         """
         segment = self._events[-1]
+        heard: set[str] = set()
         for at, kind, _ in segment.records():
-            if kind == Kind.PART and not set(tags).isdisjoint(read_part(segment.memory, at).tags):
-                return True
+            if kind == Kind.PART:
+                heard.update(read_part(segment.memory, at).tags)
+        parts = [part for part in position.parts if heard.isdisjoint(part.tags)]
         # Clients that have reached the position of the worker's own ones have no part any more.
+        return [] if parts and self._is_heir_of(position.tags) else parts
+
+    def _is_heir_of(self, tags: Collection[str]) -> bool:
+        """Whether the worker has noted, once it received for all of them, that it has the clients
+        with these tags."""
         notes = {f"{HEIR_OF}{tag}" for tag in tags}
         beginning = HEIR_OF.encode()
         for segment in self._states:

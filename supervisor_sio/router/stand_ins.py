@@ -24,8 +24,7 @@ def place(journal: Journal, tags: list[str], given: Sequence[int] = ()) -> int:
     :raises ValueError: when the journal, or one of these positions, is malformed.
     """
     reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
-    positions = map(Position.read, given)
-    unheard = [part for one in positions if not reader.hears(one.tags) for part in one.parts]
+    unheard = [part for one in given for part in reader.not_heard(Position.read(one))]
     others = {tag for part in unheard for tag in part.tags}
     own = reader.position(journal.source.channel, [tag for tag in tags if tag not in others])
     return Position(own.channel, [*own.parts, *unheard]).write()

@@ -46,7 +46,8 @@ def write_slowly(self: Arrival) -> bool:
 
 def hear_and_tell(self: Arrival) -> None:
     hear(self)
-    (DIRECTORY / "heard").touch()
+    # Not before the router has the journal's new segment, which is sent to it in the next turn.
+    self._runtime.call_soon((DIRECTORY / "heard").touch)
 
 
 Arrival.write = write_slowly  # type: ignore[method-assign]

@@ -103,13 +103,13 @@ def test_the_place_of_a_worker_that_was_killed(
 
 
 @pytest.mark.parametrize(
-    "how", ["not yet", "it had begun", "long ago", "of another journal", "nonsense"]
+    "how", ["not yet", "half", "it had begun", "long ago", "of another journal", "nonsense"]
 )
 def test_the_place_of_clients_for_which_it_may_not_have_received(
     no_leak: Callable[[], AbstractContextManager[None]], how: str
 ) -> None:
-    """Its own journal tells: clients that have its own position by now must not get everything
-    since the former one twice."""
+    """Its own journal tells, for each part: clients that have its own position by now must not get
+    everything since the former one twice."""
     logs: dict[str, dict[int, int]] = {"events": {}, "states": {}}
 
     def keep(log: str, number: int, descriptor: int) -> None:
@@ -129,24 +129,28 @@ def test_the_place_of_clients_for_which_it_may_not_have_received(
         written.save("a client", b"{}")
         part = Part(("old", "older"), 1.0, {"other": [True, 8, 7, {}, False]}, {})
         part.kept.append(Held("old", b"a message"))
-        if how == "it had begun":
+        second = replace(part, tags=("guest",), kept=[Held("guest", b"another")])
+        if how in ("half", "it had begun"):
             written.adopting(replace(part, kept=[]))
+        if how == "it had begun":
+            written.adopting(replace(second, kept=[]))
         elif how in ("long ago", "of another journal"):
             written.save("heir of " + ("older" if how == "long ago" else "olde"), b"{}")
         journal = Journal(Source("heir", "socketio"), FORMAT, 120, 5.0, logs)
-        given = Position("socketio", [part]).write()
+        given = Position("socketio", [part, second]).write()
         if how == "nonsense":
             os.pwrite(given, b"nonsense", 0)
             with pytest.raises(ValueError):
-                place_of(journal, ["heir", "old", "older"], [given])
+                place_of(journal, ["heir", "old", "older", "guest"], [given])
         else:
-            made = place_of(journal, ["heir", "old", "older"], [given])
+            made = place_of(journal, ["heir", "old", "older", "guest"], [given])
             parts = Position.read(made).parts
             found = {tag: one.senders["other"][2] for one in parts for tag in one.tags}
             last = {"it had begun": 7, "long ago": 9}.get(how, 7)
-            assert found == {"heir": 9, "old": last, "older": last}
+            assert found == {"heir": 9, "old": last, "older": last, "guest": last}
             kept = [held for one in parts for held in one.kept]
-            assert kept == ([] if how in ("it had begun", "long ago") else part.kept)
+            due = {"half": second.kept, "it had begun": [], "long ago": []}
+            assert kept == due.get(how, part.kept + second.kept)
             os.close(made)
         os.close(given)
         journal.close()

@@ -707,7 +707,8 @@ def test_the_heir_of_a_worker_dies_too(workers: Any, settled: bool) -> None:
     heir = workers("22222222")
     inherit(heir, first._replace(logs=copied(first))).journals.close()
     if settled:  # that they are its own is in its journal
-        heir.sio.manager._save_all_of(["11111111"])
+        heir.sio.manager._save_states_of(["11111111"])
+        heir.sio.manager._note_heir_of(["11111111"])
         gone.app = heir
         assert gone.come()
         gone.connection.text("41")
