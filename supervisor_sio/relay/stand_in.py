@@ -37,6 +37,8 @@ class StandIn:
         :meth:`.Position.write`, which it owns then; it calls :meth:`kept` once the file is stored
         where it outlives this process. Called in that thread. ``None`` when nothing outlives this
         process.
+    :param confirms: whether it confirms to senders what it has received. If not, another process
+        receives the same.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class StandIn:
         position: Position,
         lives: Callable[[str], bool] = lambda sender: False,
         keep: Optional[Callable[[int], None]] = None,
+        confirms: bool = True,
     ) -> None:
         self._keep_elsewhere = keep
+        self._confirms = confirms
         checkpoints = None if keep is None else Checkpoints(self._begin_checkpoint)
         self._checkpoints = checkpoints
         self._channel, self._tags = position.channel, position.tags
@@ -58,7 +62,7 @@ class StandIn:
         self._messages = self._bytes = 0
         cluster = cluster._replace(channel=position.channel)
         self._publisher = Publisher(run_dir, cluster, f"stand-in-{secrets.token_hex(6)}")
-        self._subscriber = _Probing(self._publisher, run_dir, lives, checkpoints)
+        self._subscriber = _Probing(self._publisher, run_dir, lives, checkpoints, confirms)
         self._subscriber.detach()  # it has no clients of its own
         for number, part in enumerate(position.parts):
             self._kept.append([])
@@ -78,6 +82,11 @@ class StandIn:
         position = self._position()
         self._publisher.close(linger=0)
         return position
+
+    def discard(self) -> None:
+        """Stop receiving, when nobody goes on from here."""
+        self._subscriber.stop()
+        self._publisher.close(linger=0)
 
     def kept(self) -> None:
         """The file that ``keep`` got last is stored."""
@@ -106,7 +115,7 @@ class StandIn:
     def _keep_held(self, number: int, held: Held) -> None:
         size = len(held.data) + RELAY_KEPT_OVERHEAD
         if self._messages == STAND_IN_MESSAGES or self._bytes + size > STAND_IN_BYTES:
-            if not any(self._over):
+            if self._confirms and not any(self._over):
                 logger.error(
                     "the sessions of %s, which no worker has adopted yet, lose messages: over %d "
                     "messages or %d bytes",
@@ -130,13 +139,17 @@ class _Probing(ThreadSubscriber):
         run_dir: RunDir,
         lives: Callable[[str], bool],
         checkpoints: Optional[Checkpoints],
+        confirms: bool,
     ) -> None:
         self._checkpoints = checkpoints
+        self._confirms = confirms
         super().__init__(publisher, run_dir, lives=lives)
 
     def _may_confirm(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
         checkpoints = self._checkpoints
-        return checkpoints is None or checkpoints.may_confirm(sender, confirmed)
+        return self._confirms and (
+            checkpoints is None or checkpoints.may_confirm(sender, confirmed)
+        )
 
     def _wait(self, wait: Wait) -> None:
         if not self.joined:

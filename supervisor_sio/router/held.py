@@ -91,6 +91,8 @@ _KNOWN = 64
 #: Minimum seconds between two times that changed journals are kept for the next router.
 _KEEP_INTERVAL = 0.2
 
+_FAILED = "the listener in place of worker %s on channel %s failed: %r"
+
 
 class Held:
     """All groups.
@@ -437,10 +439,8 @@ class Held:
     def _forget(self, given: Group) -> None:
         """A group in state GIVEN is over."""
         del self._unheard[given.id]
-        self._stop_listening(given)
         self._descriptors -= len(given.channels)
-        for place in given.channels.values():
-            place.close()
+        self._close_channels(given)
 
     def _unheard_by(self, tag: str) -> list[Group]:
         """What the worker with this tag has adopted, and does not receive for yet."""
@@ -724,10 +724,20 @@ class Held:
             try:
                 dump = listener.stop()
             except Exception as error:  # the adopting worker requests these messages again
-                text = "the listener in place of worker %s on channel %s failed: %r"
-                logger.error(text, group.name, name, error)
+                logger.error(_FAILED, group.name, name, error)
                 continue
             self._keep_dump(group, name, dump)
+
+    def _close_channels(self, group: Group) -> None:
+        """Stop the listeners of a group that is over, and drop what they received."""
+        for name, place in group.channels.items():
+            listener, place.listener = place.listener, None
+            try:
+                if listener is not None:
+                    listener.discard()
+            except Exception as error:
+                logger.error(_FAILED, group.name, name, error)
+            place.close()
 
     def _keep_dump(self, group: Group, name: str, dump: int) -> None:
         """Keep a listener's state, here and for the next router."""
@@ -754,8 +764,7 @@ class Held:
             try:
                 place.listener = self._listen_from(group, name, place.latest)
             except Exception as error:  # as above
-                text = "the listener in place of worker %s on channel %s failed: %r"
-                logger.error(text, group.name, name, error)
+                logger.error(_FAILED, group.name, name, error)
 
     # --- the end ------------------------------------------------------------------------
 
@@ -796,9 +805,7 @@ class Held:
         del self._groups[group.id]
         self._descriptors -= group.descriptors
         self._pool.held.difference_update(group.tags)
-        self._stop_listening(group)
-        for place in group.channels.values():
-            place.close()
+        self._close_channels(group)
         self._close_some([batch.descriptors for batch in group.batches.values()])
         for journal in group.journals:
             journal.close()

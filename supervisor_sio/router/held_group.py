@@ -24,6 +24,9 @@ class Listener(Protocol):
     def stop(self) -> int:
         """Stop, and return the state as a memory file; may block for a moment."""
 
+    def discard(self) -> None:
+        """Stop, when nobody needs the state any more."""
+
 
 class State(Enum):
     PASSING = auto()

@@ -78,13 +78,17 @@ class _Listener:
         self._loop = asyncio.get_running_loop() if keep is not None else None
         self._stopped = False
         heard: Optional[Keep] = self._heard if keep is not None else None
-        if not confirm:
-            heard = os.close  # nothing is ever reported as kept, so nothing is confirmed
-        self._stand_in = StandIn(run_dir, cluster, position, lives=lives, keep=heard)
+        self._stand_in = StandIn(
+            run_dir, cluster, position, lives=lives, keep=heard, confirms=confirm
+        )
 
     def stop(self) -> int:
         self._stopped = True
         return self._stand_in.stop().write()
+
+    def discard(self) -> None:
+        self._stopped = True
+        self._stand_in.discard()
 
     def _heard(self, descriptor: int) -> None:
         """Called in the thread of the stand-in."""
@@ -95,7 +99,7 @@ class _Listener:
             os.close(descriptor)
 
     def _keep_it(self, descriptor: int) -> None:
-        if self._stopped:  # stop() has returned a later state
+        if self._stopped:  # stop() has returned a later state, or nobody needs it any more
             os.close(descriptor)
             return
         assert self._keep is not None

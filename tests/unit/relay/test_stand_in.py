@@ -262,6 +262,25 @@ def test_so_much_is_kept_and_no_more(
     assert worker.subscriber.dropped == 7
 
 
+def test_one_that_does_not_confirm_logs_no_loss(
+    run_dir: OwnedRunDir,
+    processes: Callable[..., Process],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    no_leak: Any,
+) -> None:
+    """Another process has the messages over its limit."""
+    monkeypatch.setattr(module, "STAND_IN_MESSAGES", 3)
+    emitter = processes("emitter", serves=False)
+    with no_leak():
+        stand_in = StandIn(run_dir, CLUSTER, POSITION, confirms=False)
+        for number in range(10):
+            emitter.say(number)
+        wait_until(lambda: stand_in.dropped == 7)
+        stand_in.discard()
+    assert "lose messages" not in caplog.text
+
+
 def test_answers_to_the_one_that_ended_are_not_kept(
     run_dir: OwnedRunDir, processes: Callable[..., Process]
 ) -> None:

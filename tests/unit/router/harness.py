@@ -97,10 +97,15 @@ class Listener:
             raise ValueError("it is not understood")
         listeners.append(self)
         self._listeners = listeners
+        self.discarded = False
 
     def stop(self) -> int:
         self._listeners.remove(self)
         return memory(self.heard + b" and more")
+
+    def discard(self) -> None:
+        self._listeners.remove(self)
+        self.discarded = True
 
 
 def memory(data: bytes) -> int:

@@ -448,6 +448,7 @@ def test_an_heir_that_dies_when_it_receives(check: Check) -> None:
     async def scenario(cluster: Cluster) -> None:
         heir = await given(cluster)
         (number,) = cluster.harness.held._unheard
+        (listener,) = cluster.harness.listeners
         stranger = cluster.node("stranger")
         stranger.worker.say(type="adopt-heard", id=number)
         heir.worker.say(type="adopt-heard", id=number + 1)
@@ -455,6 +456,7 @@ def test_an_heir_that_dies_when_it_receives(check: Check) -> None:
         assert number in cluster.harness.held._unheard
         heir.worker.say(type="adopt-heard", id=number)
         await wait_for(lambda: not cluster.harness.listeners)
+        assert listener.discarded  # up to STAND_IN_BYTES are not written for nobody
         stranger.close()
         heir.die()
         third = cluster.node("third")

@@ -17,6 +17,7 @@ from supervisor_sio.common.rundir import ClusterInfo
 from supervisor_sio.relay.journal import Journal as Written
 from supervisor_sio.relay.position import Held, Part, Position
 from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.stand_in import StandIn
 from supervisor_sio.relay.threaded import ThreadSubscriber
 from supervisor_sio.router import reserve
 from supervisor_sio.router.journals import Journal
@@ -157,8 +158,9 @@ def test_the_place_of_clients_for_which_it_may_not_have_received(
         written.close()
 
 
-def test_a_listener_that_confirms_nothing(tmp_path: Path) -> None:
-    """Another process receives the same: whoever ends must wait for that one."""
+def test_a_listener_that_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process receives the same: whoever ends must wait for that one. Nor does it store
+    anything."""
     cluster = ClusterInfo()
     with relay_in(tmp_path, cluster) as run_dir:
         stand_ins = StandIns(run_dir, cluster)
@@ -183,8 +185,12 @@ def test_a_listener_that_confirms_nothing(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert missing(0.5) == ["old"]
         listener = stand_ins.listen(heard, confirm=False)
-        assert missing(0.5) == ["old"]
-        os.close(listener.stop())
+        with monkeypatch.context() as patch:
+            stored: list[StandIn] = []
+            patch.setattr(StandIn, "_position", stored.append)
+            assert missing(0.5) == ["old"]
+            listener.discard()
+            assert not stored
         listener = stand_ins.listen(heard)
         assert missing(20) == []
         os.close(listener.stop())
