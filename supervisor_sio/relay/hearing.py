@@ -737,12 +737,12 @@ class Hearing:
         self.received += len(delivered)
         return self._meant(delivered)
 
-    def _note_stall(self) -> None:
-        """This process did not run for a while: messages may be lost, and answers have arrived that
+    def _note_stall(self, seconds: float) -> None:
+        """This process did not run for so long: messages may be lost, and answers have arrived that
         are not received yet."""
         self._ask_everybody = True
         for listener in self._listeners:
-            listener.inbox.wait_anew()
+            listener.inbox.wait_longer(seconds)
 
     def _ended_by(self, until: float) -> List[str]:
         """Senders that had ended by then, and of which all that the relay has brought is received:

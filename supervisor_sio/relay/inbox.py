@@ -121,6 +121,11 @@ class _Sender:
         self.in_step = self.placed and all(one.last < one.next for one in self.streams.values())
         return self.in_step
 
+    def ask_anew(self) -> None:
+        """All questions are due at once."""
+        for stream in self.streams.values():
+            stream.asked = -math.inf
+
     def save(self) -> list[Any]:
         return [
             self.placed,
@@ -402,8 +407,15 @@ class Inbox:
         """No sender could answer until now: begin the ten seconds and the questions anew."""
         for sender in self._behind.values():
             sender.waiting_since = None
-            for stream in sender.streams.values():
-                stream.asked = -math.inf
+            sender.ask_anew()
+
+    def wait_longer(self, seconds: float) -> None:
+        """This process did not run for so long, and its senders could not answer: that is not a
+        part of the ten seconds. The questions begin anew."""
+        for sender in self._behind.values():
+            if sender.waiting_since is not None:
+                sender.waiting_since += seconds
+            sender.ask_anew()
 
     # --- another process goes on from here --------------------------------------
 

@@ -140,7 +140,7 @@ class Subscriber(Hearing):
             messages: Iterable[RelayMessage] = ()
             if now >= due:
                 if now - last > _STALLED:
-                    self._note_stall()
+                    self._note_stall(now - last)
                 last, due = now, now + TICK
                 messages = self._look(now)
             elif (piece := next(self._pieces, None)) is not None:

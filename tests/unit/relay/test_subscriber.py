@@ -151,10 +151,28 @@ def test_a_sender_is_not_given_up_for_an_answer_that_is_not_read_yet(
     listener.inbox.position("other", {None: 3}, {None: 0})
     assert len(listener.inbox.questions(100.0)) == 1
     assert listener.inbox.silent(100.0 + RELAY_GIVE_UP + 1) == ["other"]
-    subscriber._note_stall()
+    subscriber._note_stall(RELAY_GIVE_UP + 1)
     assert listener.inbox.silent(100.0 + RELAY_GIVE_UP + 1) == []
     assert len(listener.inbox.questions(100.0 + RELAY_GIVE_UP + 1)) == 1
     assert listener.inbox.silent(100.0 + 2 * RELAY_GIVE_UP + 2) == ["other"]
+    subscriber.release()
+
+
+def test_a_process_that_stalls_again_and_again_gives_senders_up(
+    publisher: Publisher, run_dir: RunDir
+) -> None:
+    """When it has run for as long as a sender has to answer."""
+    subscriber = ThreadSubscriber(publisher, run_dir)
+    (listener,) = subscriber._listeners
+    listener.inbox.position("other", {None: 3}, {None: 0})
+    now = 100.0
+    listener.inbox.questions(now)
+    for _ in range(5):
+        assert listener.inbox.silent(now) == []
+        now += RELAY_GIVE_UP / 4 + 2.0
+        subscriber._note_stall(2.0)
+        listener.inbox.questions(now)
+    assert listener.inbox.silent(now) == ["other"]
     subscriber.release()
 
 
