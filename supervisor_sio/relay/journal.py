@@ -332,8 +332,9 @@ class Journal:
         with self._lock:
             if self._writes:
                 for sources in (self._main, *self._parts):
-                    for _, at in sources.end(sender):
-                        self._piece.memory[at + KIND] = Kind.GONE
+                    ended, forgotten = sources.end(sender)
+                    self._mark(ended, Kind.GONE)
+                    self._mark(forgotten, Kind.DEAD)
 
     def adopting(self, part: Part) -> None:
         """This process begins to receive for sessions of another one, from its position on."""
@@ -373,8 +374,7 @@ class Journal:
             sources = self._part(scope)
             if sources is None or not self._writes:
                 return
-            for _, at in sources.forget(tag):
-                self._piece.memory[at + KIND] = Kind.DEAD
+            self._mark(sources.forget(tag), Kind.DEAD)
             if sources.part and not sources.tags:
                 self._parts.remove(sources)
                 self._rewrite()
@@ -519,9 +519,9 @@ class Journal:
         """Note a number. Return whether it is new."""
         streams = sources.senders.get(sender)
         if streams is None:
-            streams = sources.begin(sender)
-            for slot in streams.values():  # the sender had ended
-                self._piece.memory[slot[1] + KIND] = Kind.SOURCE
+            streams, forgotten = sources.begin(sender)
+            self._mark(streams.values(), Kind.SOURCE)  # the sender had ended
+            self._mark(forgotten, Kind.DEAD)
         else:
             sources.senders.move_to_end(sender)
         known = streams.get(stream)
@@ -547,6 +547,11 @@ class Journal:
         slot[0] = number
         self._piece.set_number(slot[1] + SOURCE_NUMBER, number)
         return True
+
+    def _mark(self, slots: Iterable[Slot], kind: Kind) -> None:
+        """Change what kind of records the sources in these slots are."""
+        for _, at in slots:
+            self._piece.memory[at + KIND] = kind
 
     def _add(self, slots: MutableMapping[Any, Slot], key: Any, record: bytes, number: int) -> None:
         """Add a source."""

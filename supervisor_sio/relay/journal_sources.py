@@ -91,28 +91,31 @@ class Sources:
         for tag in other.tags:
             self.guests.pop(tag, None)
 
-    def begin(self, sender: str) -> dict[Optional[str], Slot]:
-        """Add a sender that is new, or had ended, and make room for it. Return its streams."""
+    def begin(self, sender: str) -> tuple[dict[Optional[str], Slot], list[Slot]]:
+        """Add a sender that is new, or had ended. Return its streams, and the slots of the senders
+        that are forgotten to make room for it."""
         if not self.gone.get(sender):
             self.first[sender] = time.monotonic()
         streams = self.senders[sender] = self.gone.pop(sender, {})
-        self._make_room()
-        return streams
+        return streams, self._make_room()
 
-    def end(self, sender: str) -> list[Slot]:
+    def end(self, sender: str) -> tuple[list[Slot], list[Slot]]:
         """A sender has ended, also one of which nothing was received: nothing more comes. Return
-        the slots of its numbers."""
+        the slots of its numbers, and of the senders that are forgotten to make room for it."""
         if sender in self.gone:
-            return []
+            return [], []
         streams = self.gone[sender] = self.senders.pop(sender, {})
-        self._make_room()
-        return list(streams.values())
+        return list(streams.values()), self._make_room()
 
-    def _make_room(self) -> None:
-        """Forget the senders that are known, or have ended, for longest."""
+    def _make_room(self) -> list[Slot]:
+        """Forget the senders that are known, or have ended, for longest. Return their slots."""
+        slots: list[Slot] = []
         for senders, most in ((self.senders, RELAY_MOST_SENDERS), (self.gone, RELAY_MOST_GONE)):
             while len(senders) > most:
-                self.first.pop(senders.popitem(last=False)[0], None)
+                name, streams = senders.popitem(last=False)
+                self.first.pop(name, None)
+                slots += streams.values()
+        return slots
 
     def make_room_for_bridge(self) -> None:
         while len(self.bridges) >= BRIDGE_MOST_OTHERS:

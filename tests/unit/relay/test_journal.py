@@ -413,22 +413,36 @@ def test_who_has_ended_and_was_never_heard_is_not_waited_for(make: Any) -> None:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_no_more_senders_than_may_be_in_a_position_after_a_merge(
-    make: Any, segments: Segments, monkeypatch: pytest.MonkeyPatch, gone: bool
+@pytest.mark.parametrize("merges", [True, False])
+def test_no_more_senders_than_may_be_in_a_position(
+    make: Any, segments: Segments, monkeypatch: pytest.MonkeyPatch, merges: bool, gone: bool
 ) -> None:
     for name in ("RELAY_MOST_SENDERS", "RELAY_MOST_GONE"):
         monkeypatch.setattr(journal_sources, name, 2)
     journal = make()
     journal.began(50.0)
-    for sender in ("s1", "s2"):
-        journal.heard(sender, None, 3)
-        if gone:
-            journal.ended(sender)
-    senders = {name: [True, 3, 2, {}, gone] for name in ("s3", "s4")}
-    journal.adopting(Part(("a",), 5.0, senders, {}))
-    journal.merged(["a"])
-    (part,) = segments.read().position("socketio", ["w", "a"]).parts
-    assert sorted(part.senders) == ["s3", "s4"]
+
+    def hear(*names: str) -> None:
+        for name in names:
+            journal.heard(name, None, 3)
+            if gone:
+                journal.ended(name)
+
+    def known() -> list[str]:
+        (part,) = segments.read().position("socketio", ["w", "a"]).parts
+        assert {numbers[4] for numbers in part.senders.values()} == {gone}
+        return sorted(part.senders)
+
+    hear("s1", "s2")
+    if merges:
+        senders = {name: [True, 3, 2, {}, gone] for name in ("s3", "s4")}
+        journal.adopting(Part(("a",), 5.0, senders, {}))
+        journal.merged(["a"])
+        assert known() == ["s3", "s4"]
+    hear("s5", "s6", "s7")
+    assert known() == ["s6", "s7"]
+    hear("s5")
+    assert known() == ["s5", "s7"]
 
 
 @pytest.mark.parametrize("gone", [True, False])
