@@ -342,7 +342,7 @@ class Journal:
             if self._writes:
                 self._parts_made += 1
                 self._parts.append(Sources.adopted(self._parts_made, part))
-                if part.dropped:
+                if part.incomplete:
                     self._add_gap()
                 self._rewrite()
 

@@ -89,7 +89,7 @@ class _Sources:
             ]
             for name, streams in self.numbers.items()
         }
-        return Part(tuple(tags), since, senders, self.passed, [], [], dropped, guests)
+        return Part(tuple(tags), since, senders, self.passed, [], [], dropped, dropped > 0, guests)
 
 
 class JournalReader:

@@ -16,7 +16,7 @@ from ..common.formats import other_version
 from ..common.limits import POSITION_BYTES, RELAY_MOST_GONE, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
 from .inbox import Numbers
 
-_VERSION = 2
+_VERSION = 3
 
 #: mark, version, length of the JSON object
 _HEAD = struct.Struct("!4sHI")
@@ -53,6 +53,8 @@ class Part:
     held: list[Held] = field(default_factory=list)
     #: Messages lost for good that no process has counted yet.
     dropped: int = 0
+    #: Whether some of these had been sent, see :attr:`.inbox.Inbox.on_lost`.
+    incomplete: bool = False
     #: Tags of other workers some of whose clients are among these sessions.
     guest_tags: tuple[str, ...] = ()
 
@@ -92,6 +94,7 @@ class Position:
                     "senders": part.senders,
                     "passed": part.passed,
                     "dropped": part.dropped,
+                    "incomplete": part.incomplete,
                     "guest_tags": part.guest_tags,
                     "kept": [one.tag for one in part.kept],
                     "held": [one.tag for one in part.held],
@@ -185,6 +188,7 @@ def _read_part(part: Any, file: _File) -> Part:
         [Held(tag, file.message("kept")) for tag in kept],
         [Held(tag, file.message("held")) for tag in held],
         _checked(part, "dropped", _is_number),
+        _checked(part, "incomplete", _is_bool),
         guest_tags,
     )
 
@@ -224,6 +228,10 @@ def _is_list(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST_NUMBER
+
+
+def _is_bool(value: Any) -> bool:
+    return type(value) is bool
 
 
 def _is_time(value: Any) -> bool:

@@ -59,6 +59,7 @@ def test_forty_at_once(make_cluster: ClusterFactory, balance: str) -> None:
     sessions.close()
 
 
+@pytest.mark.long
 def test_a_new_worker_catches_up(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=4).start()
     sessions = Sessions(cluster)

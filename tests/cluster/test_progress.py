@@ -16,6 +16,7 @@ from .harness import BIN, environment, wait_until
 from .modes import NO_WORKER
 
 
+@pytest.mark.long
 @pytest.mark.tries(3)  # on a machine that stands still for a second there is none
 @NO_WORKER
 def test_a_line_each_second(make_cluster: ClusterFactory, tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ def _line(cluster: Cluster, begin: str) -> str:
     return next((line for line in lines if line.startswith(begin)), "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fails", [False, True])
 def test_supervisord_is_killed(
     make_cluster: ClusterFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool

@@ -174,6 +174,7 @@ def echo(*clients: OverWebSocket) -> None:
 # --- equal formats ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_another_version_with_equal_formats(host: Host) -> None:
     """Processes of both talk, in whatever order they are restarted; status says what is left."""
     cluster = host.cluster

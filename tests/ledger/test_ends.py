@@ -55,6 +55,7 @@ def test_a_router_that_somebody_kills_starts_again(shared: Cluster, number: sign
     Poller(shared.port).open()
 
 
+@pytest.mark.long
 def test_a_worker_killed_while_there_is_no_router_starts_again(shared: Cluster) -> None:
     assert shared.ctl("stop", "sio").returncode == 0
     name = "workers:workers_00"
@@ -67,6 +68,7 @@ def test_a_worker_killed_while_there_is_no_router_starts_again(shared: Cluster) 
     shared.wait_ready()
 
 
+@pytest.mark.long
 def test_a_worker_does_not_say_who_stopped_it_when_it_cannot_know(shared: Cluster) -> None:
     name = "workers:workers_01"
     before = len(shared.log("workers_01"))
@@ -172,6 +174,7 @@ def test_sighup_finishes_what_has_begun(make_cluster: ClusterFactory, tmp_path: 
     wait_for_successor(cluster, "workers:workers_00", pid)
 
 
+@pytest.mark.long
 def test_a_router_that_is_stopped_delays_no_end(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, drain_timeout="1").start()
     worker, router = cluster.workers()[0]["pid"], cluster.router_pid
@@ -220,6 +223,7 @@ def stop_workers(cluster: Cluster) -> None:
     wait_until(lambda: not workers_alive(cluster), 15, "the workers have ended")
 
 
+@pytest.mark.long
 @ANY_MODE
 def test_an_old_worker_behind_start_scripts_ends(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, command=wrapped(2)).start()

@@ -30,6 +30,7 @@ def short_path() -> Iterator[Path]:
         yield Path(path)
 
 
+@pytest.mark.long
 def test_a_killed_supervisord_leaves_nothing_behind(
     make_cluster: ClusterFactory, short_path: Path
 ) -> None:

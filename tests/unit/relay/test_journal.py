@@ -22,6 +22,7 @@ from supervisor_sio.relay.inbox import Inbox
 from supervisor_sio.relay.journal import OWN, Event, Heard, Incomplete, Journal, Scope
 from supervisor_sio.relay.journal_format import HEAD
 from supervisor_sio.relay.journal_reader import JournalReader
+from supervisor_sio.relay.listener import Listener
 from supervisor_sio.relay.message import RelayMessage, unpack_run
 from supervisor_sio.relay.position import Held, Part, Position
 from supervisor_sio.relay.stand_in import StandIn
@@ -512,6 +513,28 @@ def test_what_a_killed_process_had_not_sent_is_no_gap(make: Callable[..., Journa
     assert inbox.dropped == 1 and journal.dropped == (0, 0.0)
     assert [one.sequence for one in inbox.again("alive", None, 2, 3, [])] == [3]
     assert inbox.dropped == 2 and journal.dropped[0] == journal.last == 1
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_same_for_who_adopts_what_a_stand_in_has_received(
+    make: Callable[..., Journal], alive: bool
+) -> None:
+    stand_in = Listener("a", since=5.0, refuse=print)
+    for number in (1, 3):
+        stand_in.inbox.receive(message(number, "s"))
+    if alive:
+        stand_in.inbox.again("s", None, 2, 3, [])
+    else:
+        stand_in.inbox.gone("s")
+    position = Position("socketio", [stand_in.save()])
+    descriptor = position.write()
+    try:
+        (part,) = Position.read(descriptor).parts
+    finally:
+        os.close(descriptor)
+    journal = make()
+    journal.adopting(part)
+    assert part.dropped == 1 and (journal.dropped[0] == 1) is alive
 
 
 def test_what_an_adoption_has_yet_to_give_is_known(

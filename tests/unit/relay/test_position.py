@@ -54,7 +54,7 @@ def changed(**fields: Any) -> bytes:
     head = json.loads(data[module._HEAD.size :][:length])
     head["parts"][0].update(fields)
     text = json.dumps(head).encode()
-    start = module._HEAD.pack(b"siop", 2, len(text)) + text
+    start = module._HEAD.pack(b"siop", 3, len(text)) + text
     return start + data[module._HEAD.size + length :]
 
 
@@ -110,6 +110,7 @@ def test_what_a_sender_has_sent_to_nobody_is_not_noted() -> None:
         ("passed", {"bridge-1": "17"}),
         ("passed", None),
         ("dropped", -1),
+        ("incomplete", 1),
         ("kept", 2**60),
         ("kept", ["c"]),
         ("kept", True),
@@ -130,9 +131,9 @@ def test_the_field_that_is_wrong_is_named(
 
 def test_one_of_another_version_is_refused(written: Callable[[bytes], int]) -> None:
     data = content(POSITION)
-    for version in (0, 1, 3):
+    for version in (0, 2, 4):
         other = module._HEAD.pack(b"siop", version, module._HEAD.unpack_from(data)[2])
-        with pytest.raises(ValueError, match=f"position: version {version} of the format, not 2"):
+        with pytest.raises(ValueError, match=f"position: version {version} of the format, not 3"):
             Position.read(written(other + data[module._HEAD.size :]))
 
 
@@ -157,7 +158,7 @@ def test_however_it_is_cut_or_changed_it_is_read_or_refused(
 @pytest.mark.parametrize("head", [b"[]", b"{", b"\xff", b"[" * 100_000, b'{"channel": "a"}'])
 def test_a_head_that_is_none(written: Callable[[bytes], int], head: bytes) -> None:
     with pytest.raises(ValueError):
-        Position.read(written(module._HEAD.pack(b"siop", 2, len(head)) + head))
+        Position.read(written(module._HEAD.pack(b"siop", 3, len(head)) + head))
 
 
 def test_one_that_is_too_long_is_not_even_read() -> None:
