@@ -55,10 +55,10 @@ def ends():
 
 def two_tasks():
     manager = ZmqManager()
-    @manager.run_once("ticker")
     def one(): pass
-    @manager.run_once("ticker")
     def two(): pass
+    manager.run_once("ticker")(one)
+    manager.run_once("ticker")(two)
 
 def endless():
     try:
@@ -145,7 +145,7 @@ def test_more_memory_than_a_worker_may_have() -> None:
 def test_two_functions_for_one_task() -> None:
     (error,) = inspect("two_tasks()").errors
     assert error == (
-        "inspected:two_tasks() failed at inspected.py:42: run_once('ticker') has a function "
+        "inspected:two_tasks() failed at inspected.py:43: run_once('ticker') has a function "
         "already, inspected.two_tasks.<locals>.one: give inspected.two_tasks.<locals>.two another "
         "name"
     )
