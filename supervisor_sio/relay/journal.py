@@ -545,13 +545,15 @@ class Journal:
         if number <= slot[0]:
             return False
         slot[0] = number
-        self._piece.set_number(slot[1] + SOURCE_NUMBER, number)
+        if slot[1]:  # else there was no memory to write it
+            self._piece.set_number(slot[1] + SOURCE_NUMBER, number)
         return True
 
     def _mark(self, slots: Iterable[Slot], kind: Kind) -> None:
         """Change what kind of records the sources in these slots are."""
         for _, at in slots:
-            self._piece.memory[at + KIND] = kind
+            if at:  # as in _raise()
+                self._piece.memory[at + KIND] = kind
 
     def _add(self, slots: MutableMapping[Any, Slot], key: Any, record: bytes, number: int) -> None:
         """Add a source."""

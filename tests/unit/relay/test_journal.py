@@ -515,6 +515,25 @@ def test_what_a_killed_process_had_not_sent_is_no_gap(make: Callable[..., Journa
     assert inbox.dropped == 2 and journal.dropped[0] == journal.last == 1
 
 
+def test_no_memory_for_a_position_leaves_the_segment_as_it_is(
+    make: Callable[..., Journal], segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(size: int) -> Any:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    journal = make()
+    journal.event(message(1), None)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_log, "make_memory", fail)
+        journal.adopting(Part(("a",), 5.0, {"s": [True, 4, 3, {"a": [2, 1]}, False]}, {}))
+        head = bytes(journal._piece.memory[: HEAD.size])
+        journal.heard("s", None, 9, scope=[True, ["a"]])
+        journal.heard("s", "a", 7, scope=[True, ["a"]])
+        journal.ended("s")
+        assert bytes(journal._piece.memory[: HEAD.size]) == head
+    assert segments.read().position("socketio", ["w"]).parts[0].tags == ("w",)
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_the_same_for_who_adopts_what_a_stand_in_has_received(
     make: Callable[..., Journal], alive: bool
