@@ -289,7 +289,7 @@ class Hearing:
                 listener.since = time.monotonic()
         parts = self.save()
         for part, own_is_due in zip(parts, self._whether_own_is_due()):
-            part.dropped, part.incomplete = 0, False  # this process has counted them already
+            part.dropped, part.has_gap = 0, False  # this process has counted them already
             if not own_is_due:
                 part.has(self._publisher.sender, numbers)
         self._dropped_before = self.dropped

@@ -175,7 +175,7 @@ class Inbox:
         self.dropped = 0
         #: Whether some of them had been sent: their sender does not keep them any more. Messages
         #: that a killed process had not sent yet are lost for everybody.
-        self.incomplete = False
+        self.has_gap = False
         #: Called when messages that had been sent are lost.
         self.on_lost: Callable[[], None] = lambda: None
         #: Gets a sender, and for each of its streams the number of the last message that was not
@@ -481,7 +481,7 @@ class Inbox:
         """Take over the tags of another inbox, which is at the same position."""
         self.tags = (*self.tags, *(tag for tag in other.tags if tag not in self.tags))
         self.dropped += other.dropped
-        self.incomplete |= other.incomplete
+        self.has_gap |= other.has_gap
         for name, (placed, next, last, own) in other._gone.items():
             ours = self._gone.get(name, [placed, 1, 0, {}])
             numbers = max(next, ours[1]), max(last, ours[2])
@@ -582,7 +582,7 @@ class Inbox:
         """Give up the missing messages before this number."""
         self._release(stream, to)
         if to > stream.next and not ended:
-            self.incomplete = True
+            self.has_gap = True
             self.on_lost()
         self.dropped += to - stream.next
         stream.next = to

@@ -342,7 +342,7 @@ class Journal:
             if self._writes:
                 self._parts_made += 1
                 self._parts.append(Sources.adopted(self._parts_made, part))
-                if part.incomplete:
+                if part.has_gap:
                     self._add_gap()
                 self._rewrite()
 

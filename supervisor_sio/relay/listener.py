@@ -48,7 +48,7 @@ class Listener:
         listener.inbox = Inbox(*part.tags, *part.guest_tags, since=part.since)
         listener.guest_tags = frozenset(part.guest_tags)
         listener.inbox.restore(part.senders)
-        listener.inbox.dropped, listener.inbox.incomplete = part.dropped, part.incomplete
+        listener.inbox.dropped, listener.inbox.has_gap = part.dropped, part.has_gap
         listener._kept.extend(part.kept)
         for held in part.held:
             try:
@@ -69,7 +69,7 @@ class Listener:
             [one for one in (*self._kept, *pending) if self.hears(one.tag)],
             [Held(tag, message.pack()) for tag, message in self.inbox.held],
             self.inbox.dropped,
-            self.inbox.incomplete,
+            self.inbox.has_gap,
             tuple(tag for tag in self.inbox.tags if tag in self.guest_tags),
         )
 

@@ -54,7 +54,7 @@ class Part:
     #: Messages lost for good that no process has counted yet.
     dropped: int = 0
     #: Whether some of these had been sent, see :attr:`.inbox.Inbox.on_lost`.
-    incomplete: bool = False
+    has_gap: bool = False
     #: Tags of other workers some of whose clients are among these sessions.
     guest_tags: tuple[str, ...] = ()
 
@@ -94,7 +94,7 @@ class Position:
                     "senders": part.senders,
                     "passed": part.passed,
                     "dropped": part.dropped,
-                    "incomplete": part.incomplete,
+                    "has_gap": part.has_gap,
                     "guest_tags": part.guest_tags,
                     "kept": [one.tag for one in part.kept],
                     "held": [one.tag for one in part.held],
@@ -188,7 +188,7 @@ def _read_part(part: Any, file: _File) -> Part:
         [Held(tag, file.message("kept")) for tag in kept],
         [Held(tag, file.message("held")) for tag in held],
         _checked(part, "dropped", _is_number),
-        _checked(part, "incomplete", _is_bool),
+        _checked(part, "has_gap", _is_bool),
         guest_tags,
     )
 

@@ -98,7 +98,7 @@ class StandIn:
         for part, kept, over in zip(parts, self._kept, self._over):
             part.kept[:0] = kept
             part.dropped += over
-            part.incomplete |= over > 0
+            part.has_gap |= over > 0
         return Position(self._channel, parts)
 
     def _begin_checkpoint(self) -> None:

@@ -110,7 +110,7 @@ def test_what_a_sender_has_sent_to_nobody_is_not_noted() -> None:
         ("passed", {"bridge-1": "17"}),
         ("passed", None),
         ("dropped", -1),
-        ("incomplete", 1),
+        ("has_gap", 1),
         ("kept", 2**60),
         ("kept", ["c"]),
         ("kept", True),
