@@ -433,14 +433,15 @@ class Held:
     def _take_heard(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         given = self._unheard.get(takeover.read_id(message))
         if given is not None and given.heir == _known(carrier).tag:
-            self._forget(given)
+            self._forget([given])
         return False
 
-    def _forget(self, given: Group) -> None:
-        """A group in state GIVEN is over."""
-        del self._unheard[given.id]
-        self._descriptors -= len(given.channels)
-        self._close_channels(given)
+    def _forget(self, over: Iterable[Group]) -> None:
+        """These groups in state GIVEN are over."""
+        for given in list(over):
+            del self._unheard[given.id]
+            self._descriptors -= len(given.channels)
+            self._close_channels(given)
 
     def _unheard_by(self, tag: str) -> list[Group]:
         """What the worker with this tag has adopted, and does not receive for yet."""
@@ -474,8 +475,7 @@ class Held:
     def back(self, tag: str) -> None:
         """The worker with this tag has connected again, and will send its journals again."""
         self._absent.pop(tag, None)
-        for given in self._unheard_by(tag):
-            self._forget(given)
+        self._forget(self._unheard_by(tag))
         for journal in self._journals.leave(tag):
             journal.close()
 
@@ -499,8 +499,7 @@ class Held:
         else:
             self._inherit_later(group, tag)
             self._complete(group)
-        for given in self._unheard_by(tag):
-            self._forget(given)
+        self._forget(self._unheard_by(tag))
         self._members_changed()
 
     def _look_for_missed(self) -> None:
@@ -609,9 +608,7 @@ class Held:
                 self._withdraw(group, "it takes too long")
             elif group.state is State.WAITING:
                 self._find_taker(group, now)
-        for given in list(self._unheard.values()):
-            if now >= given.deadline:
-                self._forget(given)
+        self._forget(given for given in self._unheard.values() if now >= given.deadline)
 
     def _complete_all(self, giver: Carrier) -> None:
         for group in list(self._groups.values()):
@@ -864,8 +861,7 @@ class Held:
     def release(self) -> None:
         """The router ends: leave all groups, with their received messages, to the next one."""
         self._journals.keep()
-        for given in list(self._unheard.values()):
-            self._forget(given)
+        self._forget(self._unheard.values())
         for group in self._groups.values():
             self._stop_listening(group)
         if self._shelf is not None:
@@ -873,8 +869,7 @@ class Held:
 
     def close(self) -> None:
         """The router ends, and no router follows."""
-        for given in list(self._unheard.values()):
-            self._forget(given)
+        self._forget(self._unheard.values())
         for group in list(self._groups.values()):
             self._close(group, reasons.ROUTER_STOPPING)
 

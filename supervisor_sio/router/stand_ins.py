@@ -77,7 +77,7 @@ class _Listener:
         self._keep = keep
         self._loop = asyncio.get_running_loop() if keep is not None else None
         self._stopped = False
-        heard: Optional[Keep] = self._heard if keep is not None else None
+        heard = self._heard if keep is not None else None
         self._stand_in = StandIn(
             run_dir, cluster, position, lives=lives, keep=heard, confirms=confirm
         )
