@@ -62,7 +62,12 @@ def _handler(server: Any, handler: Callable[..., Coroutine[Any, Any, Any]]) -> C
 
 
 def _ask_for_clients(server: Any, manager: Any, instrumented: Any) -> None:
-    """Have the other workers report their clients to an admin that connects."""
+    """Have all workers report their clients to an admin that connects.
+
+    This worker too: python-socketio's own ``all_sockets`` goes to the last client that it lists,
+    which is the admin only while no other namespace was opened after the admin's, and is not sent
+    at all when a client disconnects meanwhile.
+    """
     namespace = instrumented.admin_namespace
     handlers = server.handlers[namespace]
     connect = handlers["connect"]
@@ -70,6 +75,7 @@ def _ask_for_clients(server: Any, manager: Any, instrumented: Any) -> None:
     async def admin_connect(sid: str, environ: Any, auth: Any) -> Any:
         answer = await settle(connect(sid, environ, auth))
         await settle(manager.server_side_emit(_REPORT, sid, namespace=namespace))
+        server.start_background_task(_handler(server, report), sid)
         return answer
 
     async def report(admin: str) -> None:
