@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
             "Show what each worker has done since its start",
             "Sessions it has and has opened, Engine.IO messages in from its clients and out to "
             "them, CPU time, how late its loop ran in the last second, memory. The exit status is "
-            "that of sio status.",
+            "0 when the workers serve, 3 when one does not, 4 when supervisord does not answer.",
             figures=True,
         ),
         Command(
