@@ -400,7 +400,8 @@ class Journal:
 
     def position(self, tag: Optional[str] = None, to: str = "") -> Heard:
         """The position of the clients with a tag: in what each sender sends to all, and to a
-        worker.
+        worker. While messages for adopted clients are due, it counts these as received: see
+        :meth:`reaches`.
 
         :param to: the tag of that worker.
         """
@@ -409,7 +410,8 @@ class Journal:
             return Heard(sources.numbers, dict(sources.first), sources.numbers_to(to))
 
     def reaches(self, heard: Heard, tag: Optional[str] = None, to: str = "") -> bool:
-        """Whether the clients with a tag have received everything that another process has.
+        """Whether the clients with a tag have received everything that another process has, and
+        everything that their own position counts.
 
         :param to: the tag of the worker whose messages the other process receives as well.
 
@@ -418,6 +420,8 @@ class Journal:
         """
         with self._lock:
             sources = self._of(tag)
+            if sources.due[0]:
+                return False  # what other processes have kept for them is not written here yet
             began = sources.since if sources.part else self._began
             for stream, numbers in ((None, heard.numbers), (to, heard.to_one)):
                 for sender, number in numbers.items():

@@ -101,6 +101,46 @@ def test_one_that_comes_back_before_the_heir_has_it(run: Any) -> None:
     run(scenario)
 
 
+def test_one_that_comes_back_before_the_heir_has_given_it_what_was_kept(run: Any) -> None:
+    """The heir's position counts what the router had kept for the client. The worker to which the
+    client comes back drops it, so the heir must have written it first."""
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, heir, other = await cluster.start(3)
+        client = Client()
+        await dead.connect(client)
+        await other.emit_to(client.sid)
+        await until(lambda: client.take() or client.events)
+        position = dead.reader().position(CLUSTER.channel, [dead.tag])
+        await dead.kill()
+        stand_in = StandIn(cluster.run_dir, CLUSTER, position)
+        await other.emit_to(client.sid)
+        await until(lambda: any(stand_in._kept))
+        held = await asyncio.to_thread(stand_in.stop)
+        given = asyncio.Event()
+        deliver_pending = heir.manager._subscriber._deliver_pending
+
+        def deliver_later(deliver: Any) -> Any:
+            if given.is_set():
+                yield from deliver_pending(deliver)
+
+        heir.manager._subscriber._deliver_pending = deliver_later
+        heir.manager.expect([dead.tag])
+        await heir.manager.inherit([(dead.reader(), time.monotonic())], asyncio.sleep)
+        heir.manager.adopt(held)
+        cluster.set_members()
+        coming = asyncio.create_task(other.connect(client))
+        await until(lambda: (dead.tag, "fetch") in cluster.asked)
+        await asyncio.sleep(0.1)  # it would be answered by then
+        assert not coming.done()
+        given.set()
+        await coming
+        assert client.recovered, client.reason
+        await until(lambda: client.take() or client.events[f"{other.tag} alone"] == [1, 2])
+
+    run(scenario)
+
+
 def test_the_home_of_a_guest_comes_to_where_it_is(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, there, other = await cluster.start(3)

@@ -574,13 +574,17 @@ def test_what_an_adoption_has_yet_to_give_is_known(
         return ours, adopted
 
     assert numbers(read()[1].senders) == {("s", None): 3, ("s", "a"): 1}
-    dropped = [read()[1].dropped]
+    counted = Heard({"s": 3}, {}, {"s": 1})
+    dropped, reached = [read()[1].dropped], [journal.reaches(counted, "a", "a")]
     for stream, number in ((None, 3), ("a", 1)):  # what was kept
         journal.event(message(number), stream, [True, ["a"]])
         dropped.append(read()[1].dropped)
+        reached.append(journal.reaches(counted, "a", "a"))
     journal.own_given(["a"])
     dropped.append(read()[1].dropped)
+    reached.append(journal.reaches(counted, "a", "a"))
     assert dropped == [3, 2, 1, 0]
+    assert reached == [False, False, False, True]  # the clients lack what is not written yet
     journal.event(message(4), None, [True, ["a"]])
     journal.heard("s", None, 5, scope=[True, ["a"]])
     journal.event(message(6, "w"), None, None)  # its own, directly
