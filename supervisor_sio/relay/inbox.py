@@ -116,6 +116,11 @@ class _Sender:
         streams.update(self.own.items())
         return streams
 
+    def add(self, own: Mapping[str, list[int]]) -> None:
+        """Add the streams to further tags, as :meth:`save` has them."""
+        for tag, numbers in own.items():
+            self.own.setdefault(tag, _Stream(*numbers))
+
     def look(self) -> bool:
         """Determine whether nothing is missing."""
         self.in_step = self.placed and all(one.last < one.next for one in self.streams.values())
@@ -166,7 +171,8 @@ class Inbox:
         self._most_held = RELAY_MOST_HELD if most_held is None else most_held
         self._ask_again = ask_again
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
-        #: The positions of senders that have ended: their late messages are not new.
+        #: The positions of senders that have ended: their late messages are not new. Of senders
+        #: that are not placed only the streams of guests' tags are known, see :meth:`hear`.
         self._gone: OrderedDict[str, list[Any]] = OrderedDict()
         #: Senders of which something is missing.
         self._behind: dict[str, _Sender] = {}
@@ -456,6 +462,11 @@ class Inbox:
             if sender.placed:
                 yield name, {tag: stream.next - 1 for tag, stream in sender.streams.items()}
 
+    def has_ended(self, name: str) -> bool:
+        """Whether it was noted already that a sender has ended."""
+        gone = self._gone.get(name)
+        return gone is not None and bool(gone[0])
+
     def knows(self, name: str) -> bool:
         """Whether it is known which messages of a sender are the first ones for this process."""
         sender = self._senders.get(name)
@@ -482,16 +493,25 @@ class Inbox:
         self.tags = (*self.tags, *(tag for tag in other.tags if tag not in self.tags))
         self.dropped += other.dropped
         self.has_gap |= other.has_gap
-        for name, (placed, next, last, own) in other._gone.items():
-            ours = self._gone.get(name, [placed, 1, 0, {}])
-            numbers = max(next, ours[1]), max(last, ours[2])
-            self._note_gone({name: [placed or ours[0], *numbers, {**ours[3], **own}]})
-        for name, theirs in other._senders.items():
+        for name, theirs in other._gone.items():
             known = self._senders.get(name)
             if known is None:
-                self._remember(name, theirs)
+                self._note_gone({name: _merged(self._gone.get(name), theirs)})
+            elif theirs[0]:  # one of the two knows that it has ended
+                del self._senders[name]
+                self._note_gone({name: _merged(known.save(), theirs)})
             else:
-                known.own.update(theirs.own)
+                known.add(theirs[3])
+        for name, sender in other._senders.items():
+            known, gone = self._senders.get(name), self._gone.get(name)
+            if known is not None:
+                known.own.update(sender.own)
+            elif gone is not None and gone[0]:
+                self._note_gone({name: _merged(gone, sender.save())})
+            else:
+                if gone is not None:
+                    sender.add(gone[3])
+                self._remember(name, sender)
 
     def hear(self, tag: str, numbers: Mapping[str, int]) -> None:
         """Receive messages to another tag, too.
@@ -544,6 +564,7 @@ class Inbox:
             oldest = next((old for old, other in self._senders.items() if other.in_step), None)
             if oldest is not None:
                 del self._senders[oldest]
+        self._gone.pop(name, None)
         self._senders[name] = sender
         self._senders.move_to_end(name)
 
@@ -670,6 +691,19 @@ class Inbox:
         else:
             self._behind[name] = sender
         return delivered
+
+
+def _merged(ours: Optional[list[Any]], theirs: list[Any]) -> list[Any]:
+    """What is known of a sender, in the form of :meth:`_Sender.save`, by two inboxes."""
+    if ours is None:
+        return theirs
+    (placed, next, last, own), (their_placed, their_next, their_last, their_own) = ours, theirs
+    return [
+        placed or their_placed,
+        max(next, their_next),
+        max(last, their_last),
+        {**own, **their_own},
+    ]
 
 
 def _lacks(name: str, sender: _Sender, asked_until: float = math.inf) -> Iterator[Question]:

@@ -165,6 +165,8 @@ class Listener:
 
     def end(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
         """A sender has ended, after a certain number of messages."""
+        if self.inbox.has_ended(sender):
+            return ()  # the router repeats it; what is missing was counted then
         before: Optional[Numbers] = None
         if self.began <= float(fields["began"]):
             before = {tag: 0 for tag in (None, *self.inbox.tags)}

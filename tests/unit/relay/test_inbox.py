@@ -832,6 +832,35 @@ def test_of_one_that_has_ended_the_furthest_position_is_remembered() -> None:
     assert ours.dropped == 0
 
 
+@pytest.mark.parametrize("ours_knows", [True, False])
+def test_one_that_only_one_of_both_knows_to_have_ended_has_ended(ours_knows: bool) -> None:
+    ours, theirs = Inbox("a"), Inbox("b")
+    for inbox, tag in ((ours, "a"), (theirs, "b")):
+        inbox.receive(message(1))
+        inbox.receive(to(tag, 1, 1), tag)
+    (ours if ours_knows else theirs).gone(SENDER)
+    assert ours.level(theirs)
+    ours.merge(theirs)
+    assert ours.has_ended(SENDER) and not ours.knows(SENDER)
+    assert ours.save() == {SENDER: [True, 2, 1, {"a": [2, 1], "b": [2, 1]}, True]}
+    # It had not ended.
+    assert texts(ours.receive(to("a", 2, 1), "a")) == ["2 to a"]
+    assert texts(ours.receive(to("b", 2, 1), "b")) == ["2 to b"]
+    assert ours.knows(SENDER) and not ours.has_ended(SENDER)
+
+
+@pytest.mark.parametrize("guests", ["ours", "theirs"])
+def test_guests_of_a_sender_that_only_the_other_one_knows(guests: str) -> None:
+    ours, theirs = Inbox("a"), Inbox("b")
+    (ours if guests == "ours" else theirs).hear("c", {SENDER: 2})
+    other = theirs if guests == "ours" else ours
+    other.receive(message(1))
+    assert ours.level(theirs)
+    ours.merge(theirs)
+    assert ours.knows(SENDER)
+    assert texts(ours.receive(to("c", 3, 1), "c")) == ["3 to c"]
+
+
 def test_of_one_that_has_ended_nothing_is_said_under_a_tag_that_is_given_up() -> None:
     inbox = Inbox("a", "b")
     inbox.receive(message(1))

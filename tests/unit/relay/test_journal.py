@@ -556,6 +556,28 @@ def test_the_same_for_who_adopts_what_a_stand_in_has_received(
     assert part.dropped == 1 and (journal.dropped[0] == 1) is alive
 
 
+def test_what_a_sender_could_not_send_any_more_is_counted_once(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    """The router repeats how much it had sent, to each process that adopts."""
+    end = {"began": 20.0, "all": 5, "own": {"w": 3}}
+    listener = Listener("w", since=10.0, refuse=print)
+    journal = make()
+    journal.began(10.0)
+    for received in (message(1), message(2)):
+        listener.inbox.receive(received)
+        journal.event(received, None)
+    assert not listener.end("s", end) and not listener.inbox.gone("s")
+    journal.ended("s")
+    assert listener.inbox.dropped == 3 + 3
+    assert not listener.end("s", end) and not listener.inbox.gone("s")
+    assert listener.inbox.dropped == 3 + 3
+    (part,) = segments.read().position("socketio", ["w"]).parts
+    heir = Listener.restored(part, refuse=print)
+    assert not heir.end("s", end) and not heir.inbox.gone("s")
+    assert heir.inbox.dropped == 0
+
+
 def test_what_an_adoption_has_yet_to_give_is_known(
     make: Callable[..., Journal], segments: Segments
 ) -> None:
