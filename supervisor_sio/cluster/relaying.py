@@ -40,6 +40,9 @@ _JOIN_TIMEOUT = 5.0
 #: fetch nothing.
 _LEAVE_TIMEOUT = 5.0
 
+#: The same for a worker whose loop has ended, for what was emitted until then.
+_LAST_TIMEOUT = 2.0
+
 #: Channels whose messages a manager of this process receives.
 channels_in_use: set[str] = set()
 
@@ -81,6 +84,8 @@ class Relaying(Takeover):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
+        #: How many messages all workers had at the end of :meth:`leave`.
+        self._all_have: Optional[int] = None
         #: The fields that were checked last.
         self._checked: Mapping[str, Any] = {}
 
@@ -134,13 +139,17 @@ class Relaying(Takeover):
         :param sleep: waits for so many seconds, as the worker does.
         """
         publisher, subscriber = self._publisher, self._subscriber
-        if publisher is None or subscriber is None or publisher.silent:
+        if publisher is None or subscriber is None:
+            return
+        if publisher.silent:
+            self._all_have = 0
             return
         deadline = time.monotonic() + timeout
         await self._wait_for_members(sleep)  # a new router has not sent the list yet
         await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         # Mark the end: nothing needs to be fetched later. Wait once more, for what came meanwhile.
         publisher.ends = True
+        _, sent = publisher.last(())
         missing = await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         if missing:
             self._get_logger().error(
@@ -148,6 +157,25 @@ class Relaying(Takeover):
                 len(missing),
                 ", ".join(missing[:5]),
             )
+        else:
+            self._all_have = sent
+
+    def wait_for_the_last(self) -> None:
+        """Wait until all workers have what was emitted after :meth:`leave`; called when the loop
+        has ended, and blocks.
+
+        A worker that adopts clients meanwhile may not have received it: only this process can send
+        it again.
+        """
+        publisher, all_have = self._publisher, self._all_have
+        if publisher is None or all_have is None or publisher.sent == all_have:
+            return
+        assert self._run_dir is not None
+        subscriber = ThreadSubscriber(publisher, self._run_dir, hears_all=False)
+        subscriber.detach()  # the clients have left
+        subscriber.start()
+        # In a thread, as other greenlets must not run: they would emit more.
+        native.run_in_thread(partial(subscriber.finish, _LAST_TIMEOUT), "relay-finish")
 
     def _receivers(self) -> list[str]:
         """The processes on this host that receive what this process sends to all."""

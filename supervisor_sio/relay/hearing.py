@@ -58,7 +58,7 @@ logger = logging.getLogger("supervisor_sio.relay")
 _LAST_WORDS = 0.5
 
 #: Seconds between two questions to the same process to confirm: the first, and the longest pause.
-_FIRST_PAUSE = 0.005
+FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.2
 
 #: Seconds between two log lines about lost messages.
@@ -667,6 +667,8 @@ class Hearing:
         return ()
 
     def _confirm(self, sender: str, fields: Mapping[str, Any]) -> None:
+        if sender in self._ended:
+            self.ended(sender)  # it has left the router, but still sends again what is missing
         for listener in self._listeners:
             confirmed = listener.confirms(sender, fields)
             if confirmed is not None and self._may_confirm(sender, confirmed):
@@ -692,7 +694,7 @@ class Hearing:
         :returns: the tags of receivers that have not confirmed in time.
         """
         marks = self._publisher.marks(receivers())
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while True:
             there = set(receivers())
             missing = [

@@ -94,3 +94,13 @@ def start_thread(target: Callable[[], None], name: str) -> None:
         get_hub().threadpool.spawn(target)
     else:
         original("threading").Thread(target=target, name=name, daemon=True).start()
+
+
+def run_in_thread(call: Callable[[], None], name: str) -> None:
+    """Run ``call`` in another thread, and block this one until it has returned.
+
+    Unlike ``call`` in this thread it lets no other greenlet of this thread run.
+    """
+    thread = original("threading").Thread(target=call, name=name, daemon=True)
+    thread.start()
+    thread.join()

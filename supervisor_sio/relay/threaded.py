@@ -8,7 +8,7 @@ from typing import Callable, Iterable
 
 from ..common.blocking import run_blocking
 from . import native
-from .hearing import LONGEST_PAUSE
+from .hearing import FIRST_PAUSE, LONGEST_PAUSE
 from .message import RelayMessage
 from .subscriber import Deaf, Wait, WaitingSubscriber
 
@@ -50,10 +50,11 @@ class ThreadSubscriber(WaitingSubscriber):
 
         :param timeout: seconds to wait at most while no receiver fetches anything.
         """
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
         while self.receivers is None and time.monotonic() < deadline:
             self._publisher.ask_router({"method": "who"})
-            until = time.monotonic() + LONGEST_PAUSE
+            until = time.monotonic() + pause
+            pause = min(2 * pause, LONGEST_PAUSE)  # the relay may not know this socket yet
             while self.receivers is None and time.monotonic() < until:
                 time.sleep(0.001)
         missing = run_blocking(

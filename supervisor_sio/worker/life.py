@@ -67,6 +67,7 @@ class Life:
             text = "%s: the worker ends with status %d"
             logger.error(text, exits.describe(error), exits.status(error))
             raise
+        self.wait_for_the_last()
         if status:
             raise SystemExit(status)
 
@@ -228,6 +229,10 @@ class Life:
 
     async def leave(self) -> None:
         """Make sure that no new connections arrive."""
+
+    def wait_for_the_last(self) -> None:
+        """Wait until the other processes have received what the application has sent until its
+        loop ended; this may block."""
 
     def abandon(self) -> None:
         """In a forked child: release everything that belongs to the parent."""

@@ -311,6 +311,10 @@ class Worker(Life):
     async def leave(self) -> None:
         await self.link.leave()
 
+    def wait_for_the_last(self) -> None:
+        for server in sessions.servers():
+            server.manager.wait_for_the_last()
+
     def abandon(self) -> None:
         super().abandon()
         self.link.abandon()

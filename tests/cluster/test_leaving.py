@@ -103,6 +103,22 @@ def test_clients_come_back_at_once(cluster: Cluster, clients: Clients) -> None:
     assert all(client.call("echo", 2) == 2 and not client.disconnects for client in others)
 
 
+def test_what_is_emitted_at_the_very_end_arrives(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    """Also if the relay has lost it."""
+    cluster = make_cluster(command="supervisor-sio worker leaving_app:app").start()
+    made = clients.mixed(cluster, 6)
+    stopping = cluster.workers()[0]
+    others = [client for client in made if not client.sid().startswith(stopping["tag"])]
+    assert others
+    assert cluster.ctl("stop", stopping["name"]).returncode == 0
+    for client in others:
+        wait_until(lambda c=client: c.received("last"), 15, client.name)  # type: ignore[misc]
+        assert client.received("last") == [[stopping["pid"]]]
+    assert cluster.status()["relay"]["dropped"] == 0
+
+
 def test_websockets_whose_clients_say_nothing_do_not_hold_it(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, drain_timeout="14").start()
     silent = [open_websocket(cluster.port) for _ in range(20)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -16,7 +17,10 @@ from supervisor_sio.cluster import relaying
 from supervisor_sio.common import identity
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 from supervisor_sio.relay.position import Position
+from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.registrar import Registrar
 from supervisor_sio.relay.stand_in import StandIn
+from supervisor_sio.relay.threaded import ThreadSubscriber
 from unit.in_loop import make_async_server
 from unit.relays import relay_in
 
@@ -159,3 +163,55 @@ def test_a_client_that_moves_gets_each_event_once_and_in_order(
     random.seed(seed)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, run_dir.path)
     asyncio.run(move_around(run_dir, monkeypatch))
+
+
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_what_is_emitted_after_the_end_while_clients_move_is_not_lost(
+    run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """The worker has left and its application still emits; at that moment nobody receives for
+    clients that move from one process to another."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, run_dir.path)
+    registrar = Registrar(run_dir, CLUSTER)
+    registrar.start()
+    asyncio.run(emit_after_the_end(run_dir, registrar, monkeypatch, late))
+    registrar.close()
+
+
+async def emit_after_the_end(
+    run_dir: OwnedRunDir, registrar: Registrar, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    tag = f"{1:08x}"
+    got: List[Any] = []
+    publisher = Publisher(run_dir, CLUSTER, tag)
+
+    def receive(part: Any = None) -> ThreadSubscriber:
+        """Blocks the loop: the worker answers nothing meanwhile."""
+        subscriber = ThreadSubscriber(publisher, run_dir, part=part)
+        subscriber.start(lambda message: got.extend(message.packets))
+        while not subscriber.joined:
+            publisher.probe()
+            time.sleep(0.01)
+        return subscriber
+
+    before = receive()
+    worker = Worker(f"{0:08x}", monkeypatch)
+    manager = worker.manager
+    manager.set_members({worker.tag: False, tag: False})
+    registrar.set_members([[tag, False, [CLUSTER.channel], False]])
+    await manager.wait_joined(lambda: False, asyncio.sleep)
+    sid = f"{tag}.{'moves':_>20}"
+    await manager.emit("n", 0, room=sid)
+    await manager.leave(5, asyncio.sleep)
+    assert got == ['2["n",0]']
+    before.stop()
+    (part,) = before.save()
+    for number in range(1, late + 1):
+        await manager.emit("n", number, room=sid)
+    after = receive(part)
+    manager.wait_for_the_last()
+    manager.finish()
+    expected = [f'2["n",{number}]' for number in range(late + 1)]
+    await until(lambda: got == expected)
+    after.stop()
+    publisher.close()

@@ -348,6 +348,32 @@ def test_what_waits_in_the_socket_of_one_that_has_ended_is_received(
     subscriber.release()
 
 
+def test_one_that_has_left_and_still_asks_to_confirm_is_waited_for(
+    publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
+) -> None:
+    """It sends again what is missing, until it has ended."""
+    to_all, own = topic_for_all(publisher.channel), topic_for_one(publisher.channel, "s")
+    subscriber._heard_until = math.inf
+
+    def taken(topic: bytes, message: RelayMessage) -> int:
+        return len(take(subscriber, topic + message.pack(), time.monotonic()))
+
+    assert taken(to_all, RelayMessage("e", 1, {"method": "emit"}, ["1"])) == 1
+    subscriber._ended["e"] = time.monotonic() - 0.6
+    asks = {"method": "position", "all": 2, "own": {"s": 0}, "confirm": ["s"]}
+    taken(to_all, RelayMessage("e", 0, asks))
+    assert subscriber._look(time.monotonic()) == [] and subscriber.dropped == 0
+    lacked = RelayMessage("e", 2, {"method": "emit"}, ["2"]).pack()
+    again = {"method": "again", "to_all": True, "tag": None, "asked": 2, "first": 2, "start": 0}
+    taken(own, RelayMessage("e", 0, again, [lacked]))
+    assert subscriber.catching_up and subscriber.dropped == 0
+    taken(to_all, RelayMessage("e", 0, asks))
+    assert [fields for _, fields in said if fields["method"] == "confirmed"]
+    subscriber._look(time.monotonic() + 1)
+    assert not subscriber._ended and subscriber.dropped == 0
+    subscriber.release()
+
+
 # --- sessions that are passed on, and adopted -------------------------------------
 
 
