@@ -160,7 +160,7 @@ class Relaying(Takeover):
         else:
             self._all_have = sent
 
-    def wait_for_the_last(self) -> None:
+    def wait_for_last_emits(self) -> None:
         """Wait until all workers have what was emitted after :meth:`leave`; called when the loop
         has ended, and blocks.
 

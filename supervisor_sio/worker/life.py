@@ -67,7 +67,7 @@ class Life:
             text = "%s: the worker ends with status %d"
             logger.error(text, exits.describe(error), exits.status(error))
             raise
-        self.wait_for_the_last()
+        self.wait_for_last_emits()
         if status:
             raise SystemExit(status)
 
@@ -230,7 +230,7 @@ class Life:
     async def leave(self) -> None:
         """Make sure that no new connections arrive."""
 
-    def wait_for_the_last(self) -> None:
+    def wait_for_last_emits(self) -> None:
         """Wait until the other processes have received what the application has sent until its
         loop ended; this may block."""
 

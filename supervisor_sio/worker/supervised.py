@@ -311,9 +311,9 @@ class Worker(Life):
     async def leave(self) -> None:
         await self.link.leave()
 
-    def wait_for_the_last(self) -> None:
+    def wait_for_last_emits(self) -> None:
         for server in sessions.servers():
-            server.manager.wait_for_the_last()
+            server.manager.wait_for_last_emits()
 
     def abandon(self) -> None:
         super().abandon()

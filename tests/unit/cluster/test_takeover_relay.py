@@ -209,7 +209,7 @@ async def emit_after_the_end(
     for number in range(1, late + 1):
         await manager.emit("n", number, room=sid)
     after = receive(part)
-    manager.wait_for_the_last()
+    manager.wait_for_last_emits()
     manager.finish()
     expected = [f'2["n",{number}]' for number in range(late + 1)]
     await until(lambda: got == expected)
