@@ -365,16 +365,14 @@ class Inbox:
         while not sender.look():
             # Streams to this process first: their held messages tell whether they came earlier.
             streams = (*sender.own.values(), sender.to_all)
-            # What follows a missing message was sent after it.
-            unsent = ended and not any(stream.held for stream in streams)
             for stream in streams:
                 if stream.missing is not None:
-                    self._skip(stream, stream.missing[1] + 1, unsent)
+                    self._skip(stream, stream.missing[1] + 1, ended)
                     break
             else:
                 # Each waits for the other, which cannot be from one of our senders.
                 for stream in streams:
-                    self._skip(stream, stream.last + 1, unsent)
+                    self._skip(stream, stream.last + 1, ended)
             delivered += self._deliverable(sender)
         return delivered
 
@@ -601,13 +599,10 @@ class Inbox:
             stream.held[number] = message
             self._held_bytes += size
 
-    def _skip(self, stream: _Stream, to: int, unsent: bool = False) -> None:
-        """Give up the missing messages before this number.
-
-        :param unsent: whether their sender ended before it could send them.
-        """
+    def _skip(self, stream: _Stream, to: int, ended: bool = False) -> None:
+        """Give up the missing messages before this number."""
         self._release(stream, to)
-        if to > stream.next and not unsent:
+        if to > stream.next and not ended:
             self.has_gap = True
             self.on_lost()
         self.dropped += to - stream.next

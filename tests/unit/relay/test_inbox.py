@@ -832,28 +832,6 @@ def test_of_one_that_has_ended_the_furthest_position_is_remembered() -> None:
     assert ours.dropped == 0
 
 
-@pytest.mark.parametrize(
-    ("later", "has_gap"),
-    [
-        (None, False),  # as far as known it had not sent 2 and 3
-        (message(4), True),
-        (to("a", 1, 3), True),
-    ],
-)
-def test_what_an_ended_sender_had_sent_is_a_gap(
-    later: Optional[RelayMessage], has_gap: bool
-) -> None:
-    inbox = Inbox("a")
-    lost: list[None] = []
-    inbox.on_lost = lambda: lost.append(None)
-    inbox.receive(message(1))
-    if later is not None:
-        inbox.receive(later, "a" if "to" in later.fields else None)
-    inbox.position(SENDER, {None: 3})  # as the router says of one that was killed
-    inbox.gone(SENDER)
-    assert (inbox.dropped, inbox.has_gap, bool(lost)) == (2, has_gap, has_gap)
-
-
 @pytest.mark.parametrize("ours_knows", [True, False])
 def test_one_that_only_one_of_both_knows_to_have_ended_has_ended(ours_knows: bool) -> None:
     ours, theirs = Inbox("a"), Inbox("b")
