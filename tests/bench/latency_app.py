@@ -13,7 +13,9 @@ from supervisor_sio.worker.connection import Connection
 
 TICK = b'42["tick",'
 
-#: Each frame of an event that was written to a websocket: when that was over, and the frame.
+decoder = json.JSONDecoder()
+
+#: What was written to a websocket, with one or more events in it: when it was over, and its bytes.
 writes: list[tuple[float, bytes]] = []
 emitting = {"rate": 0.0}
 
@@ -56,7 +58,11 @@ def achieved(sid: str) -> float:
 def written(sid: str) -> list[tuple[int, float]]:
     """The number of each event that was written here, and seconds since its emit."""
     told = []
-    for at, frame in writes:
-        _, number, emitted = json.loads(frame[frame.index(TICK) + 2 :])
-        told.append((number, at - emitted))
+    for at, frames in writes:
+        text = str(frames, "latin-1")  # heads of frames are among it
+        start = text.find(str(TICK, "ascii"))
+        while start >= 0:
+            (_, number, emitted), end = decoder.raw_decode(text, start + 2)
+            told.append((number, at - emitted))
+            start = text.find(str(TICK, "ascii"), end)
     return told
