@@ -149,7 +149,7 @@ class Relaying(Takeover):
         await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         # Mark the end: nothing needs to be fetched later. Wait once more, for what came meanwhile.
         publisher.ends = True
-        _, sent = publisher.last(())
+        sent = publisher.sent
         missing = await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         if missing:
             self._get_logger().error(

@@ -53,7 +53,7 @@ class Part:
     held: list[Held] = field(default_factory=list)
     #: Messages lost for good that no process has counted yet.
     dropped: int = 0
-    #: Whether some of these had been sent, see :attr:`.inbox.Inbox.on_lost`.
+    #: Whether some of these had been sent, see :attr:`.inbox.Inbox.has_gap`.
     has_gap: bool = False
     #: Tags of other workers some of whose clients are among these sessions.
     guest_tags: tuple[str, ...] = ()
