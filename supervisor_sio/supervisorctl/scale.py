@@ -8,6 +8,7 @@ from typing import Any
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 
+from ..common.clusters import ctl_command
 from .formatting import FAILED, readiness, split_by_readiness
 from .progress import Progress
 from .recycling import wait_for_recycling
@@ -35,19 +36,23 @@ def scale(
     serves = any(_group_of(name) == group for name in _workers(session))
     if serves:
         _wait_ready(session, group, answer["kept"] + answer["added"], progress)
+    removed = [row for row in _workers(session).values() if row["name"] in answer["surplus"]]
     remove(session, answer["surplus"], drain_time, progress)
     done = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
     done["removed"] = answer["surplus"]
     if serves:
-        rows = reversed(_workers(session).values())
         # The router may not know yet that removed workers are gone.
-        members = [
+        rows = [
             row
-            for row in rows
-            if _group_of(row["name"]) == group and row["name"] not in answer["surplus"]
+            for row in reversed(_workers(session).values())
+            if row["name"] not in answer["surplus"]
         ]
+        members = [row for row in rows if _group_of(row["name"]) == group]
         progress.say(readiness(members))
         done.update(split_by_readiness(members))
+        uneven = unevenness(rows, answer["added"], removed)
+        if uneven:
+            progress.say(f"{uneven}; {ctl_command(session.cluster)} rebalance spreads them evenly")
     progress.say(summary(answer))
     return done
 
@@ -106,6 +111,26 @@ def _wait_ready(session: Session, group: str, names: list[str], progress: Progre
                     progress.say(f"{name}: {state}")
             if missing:
                 time.sleep(LOOK)
+
+
+def unevenness(
+    workers: list[dict[str, Any]], added: list[str], removed: list[dict[str, Any]]
+) -> str:
+    """Why the clients are not spread evenly; empty if they are.
+
+    Without takeover the clients of removed workers reconnect, which spreads them.
+
+    :param workers: those of the cluster now.
+    :param removed: the workers that were removed, as they were before.
+    """
+    ready = [worker for worker in workers if worker["state"] == "ready"]
+    if len(ready) < 2:
+        return ""
+    if any(worker.get("takeover") and worker["sessions"] for worker in removed):
+        return "the clients of each removed worker have moved to one other worker"
+    if added and any(worker["sessions"] for worker in ready):
+        return "the added workers get only new clients"
+    return ""
 
 
 def summary(answer: dict[str, Any]) -> str:

@@ -15,6 +15,8 @@ from supervisor_sio.supervisorctl.session import Session
 class Server:
     """A session of supervisorctl and the supervisord that it asks; notes what it is asked."""
 
+    cluster = "sio"
+
     def __init__(self, answer: dict[str, Any], states: dict[str, str]) -> None:
         self.answer = {"group": "w", "added": [], "surplus": [], "kept": [], **answer}
         self.states = states
@@ -24,6 +26,9 @@ class Server:
         self.progress = Progress(self.output)
         #: As long as it has something, supervisord recycles a worker.
         self.recycles: list[int] = []
+        self.sessions: dict[str, int] = {}
+        #: Whether sessions move when a worker ends.
+        self.moves = False
 
     def output(self, line: str) -> None:
         self.said.append(line)
@@ -45,7 +50,10 @@ class Server:
 
     def getStatus(self) -> dict[str, Any]:
         answer: dict[str, Any] = {
-            "workers": [{"name": n, "state": s} for n, s in self.states.items()]
+            "workers": [
+                {"name": n, "state": s, "sessions": self.sessions.get(n, 0), "takeover": self.moves}
+                for n, s in self.states.items()
+            ]
         }
         if self.recycles:  # a supervisord of an older version says nothing of that
             self.recycles.pop()
@@ -121,7 +129,7 @@ def test_those_that_are_added_are_waited_for(fate: str, slept: list[float]) -> N
         for name, states in fates.items() if server.asked else ():
             server.states[name] = next(states, "") or server.states.get(name, "")
         shown = {name: state for name, state in server.states.items() if state}
-        return {"workers": [{"name": n, "state": s} for n, s in shown.items()]}
+        return {"workers": [{"name": n, "state": s, "sessions": 0} for n, s in shown.items()]}
 
     server.getStatus = look  # type: ignore[method-assign]
     done = scale(session(server), "w", "3", 2.0, server.progress)
@@ -208,9 +216,11 @@ def test_with_takeover_nobody_has_to_finish_connecting(
     takeover: list[bool], pauses: list[float], slept: list[float]
 ) -> None:
     server = Server({"numprocs": 1, "configured": 1, "surplus": ["w:w_2", "w:w_1"]}, {})
-    rows = [{"name": f"w:w_{n}", "state": "ready"} for n in range(3)]
+    rows: list[dict[str, Any]] = [
+        {"name": f"w:w_{n}", "state": "ready", "sessions": 0} for n in range(3)
+    ]
     for row, moves in zip(rows[1:], takeover):
-        row["takeover"] = moves  # type: ignore[assignment]
+        row["takeover"] = moves
     server.getStatus = lambda: {"workers": rows}  # type: ignore[method-assign]
     scale(session(server), "w", "1", 2.0, server.progress)
     assert server.asked[1:5] == [
@@ -218,6 +228,34 @@ def test_with_takeover_nobody_has_to_finish_connecting(
         *[("stop", "w:w_2", False), ("stop", "w:w_1", False)],
     ]
     assert slept == pauses
+
+
+_ADDED = "the added workers get only new clients"
+_MOVED = "the clients of each removed worker have moved to one other worker"
+
+
+@pytest.mark.parametrize(
+    ("numprocs", "change", "takeover", "sessions", "why"),
+    [
+        ("3", {"added": ["w:w_2"]}, False, {"w:w_0": 2}, _ADDED),
+        ("3", {"added": ["w:w_2"]}, False, {}, ""),
+        ("2", {"surplus": ["w:w_2"]}, True, {"w:w_2": 1}, _MOVED),
+        ("2", {"surplus": ["w:w_2"]}, True, {"w:w_0": 1}, ""),
+        ("2", {"surplus": ["w:w_2"]}, False, {"w:w_2": 1}, ""),  # they reconnect, and are spread
+        ("1", {"surplus": ["w:w_2", "w:w_1"]}, True, {"w:w_2": 1}, ""),
+    ],
+)
+def test_it_says_when_clients_are_not_spread_evenly(
+    numprocs: str, change: dict[str, Any], takeover: bool, sessions: dict[str, int], why: str
+) -> None:
+    states = {f"w:w_{n}": "ready" for n in range(3)}
+    server = Server({"numprocs": int(numprocs), "configured": int(numprocs), **change}, states)
+    server.sessions, server.moves, server.cluster = sessions, takeover, "shop"
+    scale(session(server), "w", numprocs, 2.0, server.progress)
+    advice = [line for line in server.said if "rebalance" in line]
+    expected = f"{why}; supervisorctl sio --cluster shop rebalance spreads them evenly"
+    assert advice == ([expected] if why else [])
+    assert server.said[-1] == summary(server.answer)
 
 
 def test_other_faults_are_told() -> None:
