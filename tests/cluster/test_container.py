@@ -1,7 +1,8 @@
 """docs/howto/docker/: its supervisord.conf as the first process of a container.
 
 There is no Docker here, but what it gives a container: a PID namespace of its own, a root file
-system that cannot be written, SIGTERM, and SIGKILL ten seconds later.
+system that cannot be written, the user of the image without capabilities, SIGTERM, and SIGKILL ten
+seconds later.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from unit.pythons import NEW_PYTHON
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, Cluster, free_port, server_environment, wait_until
 from .modes import OWN_MODES
+from .test_listeners import view_for_all
 
 FILES = Path(__file__).parents[2] / "docs" / "howto" / "docker"
 
@@ -33,14 +35,17 @@ pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="only root makes namespaces everywhere"),
 ]
 
-#: Of what it is given only a directory can be written.
+#: Only the directory $1 can be written, which is as a tmpfs of Docker's; the rest runs as user $2.
 READ_ONLY = """\
 mount --make-rprivate /
 mount --bind "$1" "$1"
+mount -o remount,bind,nosuid,nodev,noexec "$1"
 mount -o remount,bind,ro /
-if touch /root/container 2>/dev/null; then exit 99; fi
-shift
-exec "$@"
+if touch /container 2>/dev/null; then exit 99; fi
+user=$2
+shift 2
+exec setpriv --reuid="$user" --regid="$user" --clear-groups --no-new-privs \\
+    --inh-caps=-all --bounding-set=-all "$@"
 """
 
 SLOW = """
@@ -70,12 +75,23 @@ class Container:
         self._run = cluster.short / "run-app"
         for directory in (self._app, self._run):
             directory.mkdir()
+        cluster.short.chmod(0o755)
+        os.chown(self._run, self.uid, self.uid)
+        self._run.chmod(0o700)
         (self._app / "myapp.py").write_text((FILES / "myapp.py").read_text() + SLOW)
         (self._app / "supervisord.conf").write_text(
             self._here((FILES / "supervisord.conf").read_text())
         )
         cluster.conf = self._app / "supervisord.conf"
         cluster.socket = self._run / "supervisor.sock"
+
+    @property
+    def uid(self) -> int:
+        """That of the image's user, to whom compose.yaml gives the directory."""
+        found = re.search(r"^RUN useradd --uid (\d+) ", (FILES / "Dockerfile").read_text(), re.M)
+        assert found is not None
+        assert f"- /run/app:uid={found[1]},mode=0700\n" in (FILES / "compose.yaml").read_text()
+        return int(found[1])
 
     def _here(self, text: str) -> str:
         text = re.sub(r"(?<![\w.])/run/app\b", str(self._run), text)
@@ -93,10 +109,11 @@ class Container:
     def start(self) -> None:
         program, *arguments = self._instruction("CMD")
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        command = [*namespaces, "sh", "-ec", READ_ONLY, "sh", str(self._cluster.short)]
+        command = [*view_for_all(), *namespaces, "sh", "-ec", READ_ONLY, "sh"]
         with open(self._output, "ab") as output:
+            os.fchown(output.fileno(), self.uid, -1)  # Docker does that, too
             process = subprocess.Popen(
-                [*command, str(BIN / program), *arguments],
+                [*command, str(self._run), str(self.uid), str(BIN / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -109,6 +126,9 @@ class Container:
         self._cluster.adopt(process)
         self._cluster.wait_ready(2)
         (self.first,) = psutil.Process(process.pid).children()
+
+    def processes(self) -> list[psutil.Process]:
+        return [self.first, *self.first.children(recursive=True)]
 
     def says(self) -> str:
         return self._output.read_text()
@@ -128,6 +148,7 @@ def test_a_container_serves_and_stops_in_time(
     container.start()
     try:
         assert container.first.name() == "supervisord"
+        assert {child.uids().real for child in container.processes()} == {container.uid}
         assert container.is_healthy()
         first, second = (clients.connect(cluster) for _ in range(2))
         first.emit("message", "hello")
