@@ -34,15 +34,17 @@ _PAUSE = 0.1
 class Visitor(threading.Thread):
     """A client that is there all the time: it comes back when its connection ends.
 
+    :param after: seconds until it comes back.
     :ivar came: of each time that it has come back, whether it was to its session.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, after: float = 0.0) -> None:
         super().__init__(daemon=True)
         self.client = Returning(port).join()
         self.sid = self.client.sid
         self.came: list[bool] = []
         self._port = port
+        self._after = after
         self._over = False
         self._wait_long()
         self.start()
@@ -56,6 +58,7 @@ class Visitor(threading.Thread):
             try:
                 self.client.read()
             except (Closed, OSError):
+                time.sleep(self._after)
                 self._come()
 
     def _come(self) -> None:
@@ -80,12 +83,12 @@ class Visitor(threading.Thread):
 
 
 @pytest.fixture
-def visit() -> Iterator[Callable[[Cluster, int], list[Visitor]]]:
+def visit() -> Iterator[Callable[..., list[Visitor]]]:
     made: list[Visitor] = []
 
-    def visit(cluster: Cluster, count: int) -> list[Visitor]:
+    def visit(cluster: Cluster, count: int, after: float = 0.0) -> list[Visitor]:
         with ThreadPoolExecutor(8) as pool:
-            visitors = list(pool.map(lambda _: Visitor(cluster.port), range(count)))
+            visitors = list(pool.map(lambda _: Visitor(cluster.port, after), range(count)))
         made.extend(visitors)
         return visitors
 
@@ -292,7 +295,7 @@ def test_one_at_a_time_and_ctrl_c(cluster: Cluster) -> None:
         client.close()
 
 
-#: One after the other.
+#: One after the other. Ten end as three do, in four minutes.
 RELOADS = 3
 
 
@@ -315,6 +318,20 @@ def test_after_reloads(
     document = rebalance(cluster)
     is_spread(cluster, 80)
     assert bool(document["closed"]) or counts[-1] - counts[0] <= 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_with_time_to_wait_reloads_change_no_share(
+    make_cluster: ClusterFactory, visit: Callable[..., list[Visitor]]
+) -> None:
+    """Of clients that come back after a second, as those of client libraries do."""
+    cluster = make_cluster(workers=2, spread_timeout="20").start()
+    visitors = visit(cluster, 40, after=1.0)
+    for number in range(1, RELOADS + 1):
+        reload(cluster)
+        come_back(visitors, 40 * number)
+        is_spread(cluster, 40)
 
 
 @pytest.mark.long
