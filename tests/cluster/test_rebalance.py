@@ -352,3 +352,21 @@ def test_with_takeover_reloads_change_no_share(
     assert counts_of(cluster, 80) == before
     assert not any(visitor.came for visitor in visitors)
     assert rebalance(cluster)["closed"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_with_takeover_those_of_a_removed_worker_are_spread(
+    make_cluster: ClusterFactory,
+    visit: Callable[..., list[Visitor]],
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path / "happened")
+    cluster = make_cluster(workers=3, command=ledger.command()).start()
+    visitors = visit(cluster, 45)
+    assert counts_of(cluster, 45) == [15, 15, 15]
+    done = cluster.ctl("sio", "scale", "workers", "2")
+    assert done.returncode == 0 and "supervisorctl sio rebalance spreads them" in done.stdout
+    assert rebalance(cluster)["closed"] == 7  # as soon as it says so
+    is_spread(cluster, 45)
+    come_back(visitors, 7)
