@@ -1552,14 +1552,14 @@ CLOSING_AT_ONCE = _limit(
     "worker",
     "disconnect handlers that run at a time while the worker drains",
 )
-TAKEOVER_HELD = _limit(
-    "TAKEOVER_HELD",
+MESSAGES_HELD = _limit(
+    "MESSAGES_HELD",
     256 * 1024,
     "bytes",
     "client",
     "messages of a client, with OUTPUT_OBJECT for each, that wait while its session moves to "
-    "another worker; then nothing more is read from it. Messages that already waited for a thread"
-    " are kept as well",
+    "another worker, or because EVENTS_WAITING is reached; then nothing more is read from it, also"
+    " no acknowledgement. When a session moves, messages that wait for a thread are kept as well",
 )
 TAKEOVER_BATCH = _limit(
     "TAKEOVER_BATCH",
@@ -1597,16 +1597,16 @@ EVENTS_WAITING = _limit(
     64,
     "events",
     "client",
-    "events that wait for a thread of the application; the next message stays unread until one of"
-    " them has begun",
+    "events that wait for a thread of the application; later events are read, but wait until all "
+    "of these have begun",
 )
 LONG_EVENT = _limit(
     "LONG_EVENT",
     16384,
     "bytes",
     "client",
-    "length of an event that waits for a thread, with its attachments; after a longer one, "
-    "nothing more is read from the client",
+    "length of an event that waits for a thread, with its attachments; after a longer one, later "
+    "events wait as with EVENTS_WAITING",
 )
 BODY_AHEAD = _limit(
     "BODY_AHEAD",

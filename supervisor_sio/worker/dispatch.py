@@ -346,20 +346,36 @@ class Dispatcher:
                 del self._partials[session]
                 yield session, begun.messages
 
-    def take_answer(self, session: Session, data: Payload) -> bool:
-        """Handle a message if it is, or belongs to, an acknowledgement; otherwise return false."""
+    def is_full(self, session: Session) -> bool:
+        """Whether so many events of the session wait for a thread that no more of them are taken;
+        :attr:`.EngineOwner.proceed` is called when that is over."""
+        return False
+
+    def is_within(self, session: Session) -> bool:
+        """Whether attachments of the session's last message are missing."""
+        return session in self._partials
+
+    def take_answer(self, session: Session, data: Payload) -> Optional[bool]:
+        """Handle a message if it is, or belongs to, an acknowledgement.
+
+        :return: whether the next message may be read now; ``None`` if it is another message.
+        """
         if session not in self._partials and not self._is_answer(data):
-            return False
+            return None
         traffic.received += 1
         try:
             pkt = self._whole(session, data)
         except Exception:
             session.refuse()
             return True
-        if pkt is not None:
-            # Also while a task runs alone for the session, which may wait for it.
-            self._count(session)
-            self._eio.runtime.run_answer(self._eio.call, self._run_answer, session, pkt)
+        if pkt is None:
+            return True
+        run = self._eio.runtime.run_answer
+        if not self._eio.is_busy(session):
+            return self._eio.run_alone(session, self._dispatch, session.sid, pkt, run=run)
+        # The task that runs alone for the session may wait for it.
+        self._count(session)
+        run(self._eio.call, self._run_answer, session, pkt)
         return True
 
     def _is_answer(self, data: Payload) -> bool:

@@ -58,7 +58,8 @@ class ThreadDispatcher(SyncDispatcher):
         #: precede all others. A list, because its operations are atomic, and an empty one, which
         #: idle clients have, takes a tenth of a deque's memory.
         self._waiting: dict[Session, list[_Task]] = {}
-        #: Sessions whose next message is not read before all their tasks have started.
+        #: Sessions whose next event waits until all their tasks have started. Their messages are
+        #: read on, for acknowledgements: all threads may be waiting for these.
         self._held: set[Session] = set()
         #: The Engine.IO messages of the event that is being dispatched.
         self._messages: Sequence[Payload] = ()
@@ -70,15 +71,23 @@ class ThreadDispatcher(SyncDispatcher):
         if not super().on_message(session, data):
             return False
         waiting = self._waiting.get(session)
-        if not waiting or (
-            len(waiting) < EVENTS_WAITING and sum(map(len, self._messages)) <= LONG_EVENT
+        if (
+            not waiting
+            or self.is_within(session)
+            or (len(waiting) < EVENTS_WAITING and sum(map(len, self._messages)) <= LONG_EVENT)
         ):
             return True
         self._held.add(session)
-        if waiting:
-            return False
-        self._held.discard(session)  # all tasks started before the session was added to _held
+        # All tasks may have started before the session was added to _held, and nothing more is read
+        # from a closed one.
+        if not waiting or session.closed:
+            self._held.discard(session)
+        else:
+            self.hold.read_on(session)
         return True
+
+    def is_full(self, session: Session) -> bool:
+        return session in self._held
 
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
         self._count(session)

@@ -1,10 +1,13 @@
-"""Holds messages of clients while their session moves to another worker.
+"""Holds messages of clients whose session moves to another worker, or has many waiting events.
 
 The old worker holds all messages that arrive after the move has begun, and passes them on with the
 session, after those that were waiting for a thread. So it waits only for handlers that run already.
 The new worker handles the passed messages first, when the session's ``on_takeover`` handler has
-returned, and then those that it has received since. Acknowledgements are not held, because a
-running handler may wait for one.
+returned, and then those that it has received since.
+
+Without a move, messages are held while :attr:`.Dispatcher.is_full` is true of their session.
+
+Acknowledgements are never held, because a running handler may wait for one.
 
 While no message is held, the engine calls the dispatcher directly.
 """
@@ -15,7 +18,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Callable, Deque, Iterable, Optional, Sequence
 
-from ..common.limits import MESSAGES_AT_ONCE, OUTPUT_OBJECT, TAKEOVER_HELD
+from ..common.limits import MESSAGES_AT_ONCE, MESSAGES_HELD, OUTPUT_OBJECT
 from ..engine.frames import Payload
 from ..engine.session import Session
 
@@ -92,6 +95,11 @@ class Hold:
         self._install()
         self._of(session).add(messages)
 
+    def read_on(self, session: Session) -> None:
+        """Hold the messages of this session until the dispatcher is ready for them."""
+        self._install()
+        self._of(session).released = True
+
     def release_when_done(self, session: Session) -> None:
         """Like :meth:`release`, once the handler that runs alone for the session has ended."""
         kept = self._kept.get(session)
@@ -105,7 +113,9 @@ class Hold:
             session.proceed()  # the session has ended
             return
         kept.released = True
-        for _ in range(MESSAGES_AT_ONCE):
+        left = MESSAGES_AT_ONCE
+        # What arrives between two turns must not be taken for an attachment of a held packet.
+        while left > 0 or self._dispatcher.is_within(session):
             if not kept.messages:
                 del self._kept[session]
                 self._remove()
@@ -117,6 +127,9 @@ class Hold:
                 return  # _proceed() continues
             if session not in self._kept:
                 return  # the message has ended the session
+            if self._dispatcher.is_full(session):
+                break  # _proceed() continues
+            left -= 1
         self._eio.runtime.call_soon(self._proceed, session)
 
     # --- called instead of the dispatcher -------------------------------------------------
@@ -140,18 +153,21 @@ class Hold:
         """:meth:`.Owner.on_message`"""
         if not self._all and session not in self._kept:
             return self._dispatcher.on_message(session, data)
-        if self._dispatcher.take_answer(session, data):
-            return True
+        read_on = self._dispatcher.take_answer(session, data)
+        if read_on is not None:
+            return read_on
         kept = self._of(session)
         kept.add((data,))
-        return kept.size <= TAKEOVER_HELD
+        return kept.size <= MESSAGES_HELD
 
     def _proceed(self, session: Session) -> None:
-        """The dispatcher is ready for the next message of a session."""
+        """The dispatcher may be ready for the next message of a session."""
+        if self._eio.is_busy(session):
+            return  # called again when that task has ended
         kept = self._kept.get(session)
-        if kept is not None and kept.released:
+        if kept is not None and kept.released and not self._dispatcher.is_full(session):
             self.release(session)
-        elif kept is None or kept.size <= TAKEOVER_HELD:
+        elif kept is None or kept.size <= MESSAGES_HELD:
             session.proceed()
 
     def forget(self, session: Session) -> Optional[Callable[[], None]]:

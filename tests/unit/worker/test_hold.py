@@ -7,7 +7,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from supervisor_sio.common.limits import MESSAGES_AT_ONCE, OUTPUT_OBJECT, TAKEOVER_HELD
+from supervisor_sio.common.limits import MESSAGES_AT_ONCE, MESSAGES_HELD, OUTPUT_OBJECT
 from supervisor_sio.engine.frames import BINARY, TEXT
 from unit.client_frames import masked
 from unit.worker.served import APPS, App, Client, connect, end, open_session, serve_by
@@ -66,6 +66,28 @@ def test_more_than_goes_at_once(make: Any) -> None:
     in_loop(app, hold_of(app).release, session)
     app.settle(lambda: len(app.seen) == many)
     assert app.seen == [(number,) for number in range(many)]
+    app.gone()
+
+
+def test_an_answer_between_the_parts_of_a_held_event(make: Any) -> None:
+    """Not all that is held is handled in one turn; else the answer is taken for an attachment."""
+    app = make()
+    client = connect(app)
+    session = app.session
+    number = ask(app, client)
+    messages = ['2["echo","first"]'] * (MESSAGES_AT_ONCE - 1)
+    event = [f'52-["echo",{PLACE % 0},{PLACE % 1}]', b"one", b"two"]
+    in_loop(app, hold_of(app).keep, session, [*messages, *event, '2["echo","last"]'])
+
+    def release_and_answer() -> None:
+        hold_of(app).release(session)
+        app.sio.eio.on_message(session, f'3{number}["answer"]')
+
+    in_loop(app, release_and_answer)
+    app.settle(lambda: len(app.seen) == MESSAGES_AT_ONCE + 2)
+    assert not session.closed
+    handled = [one for one in app.seen if one != "answer"]
+    assert handled[-2:] == [(b"one", b"two"), ("last",)] or app.mode == "threading"
     app.gone()
 
 
@@ -180,17 +202,20 @@ def test_an_event_whose_attachments_come_while_it_is_kept(make: Any) -> None:
 def test_an_event_that_was_begun_goes_before_what_is_kept(make: Any) -> None:
     """In a worker that stops while it handles messages that were passed on to it."""
     app = make()
-    connect(app)
+    client = connect(app)
     text, hold = f'51-["echo",{PLACE % 0}]', hold_of(app)
     before = [f'2["echo",{number}]' for number in range(MESSAGES_AT_ONCE - 1)]
     behind = [text, b"one", '2["echo","last"]']
 
     def begin_and_leave() -> None:
-        hold.keep(app.session, [*before, *behind])
+        hold.keep(app.session, [*before, text])
         hold.release(app.session)
         hold.keep_all()
 
     in_loop(app, begin_and_leave)
+    client.send(masked(BINARY, b"one"))
+    client.text('42["echo","last"]')
+    app.settle(lambda: kept(app)[-1:] == behind[-1:])
     # Threads may not have begun some.
     assert kept(app)[-3:] == behind and len(kept(app)) <= len(before) + 3
     app.settle(lambda: len(app.seen) + len(kept(app)) == len(before) + 3)
@@ -225,8 +250,8 @@ def test_whoever_sends_more_than_is_kept_is_read_no_more(make: Any) -> None:
         client.text(message)
         many += 1
         app.sleep(0.001)
-        assert many < 2 * TAKEOVER_HELD // len(message)
-    most = TAKEOVER_HELD + len(message) + OUTPUT_OBJECT
+        assert many < 2 * MESSAGES_HELD // len(message)
+    most = MESSAGES_HELD + len(message) + OUTPUT_OBJECT
     assert sum(len(one) + OUTPUT_OBJECT for one in kept(app)) <= most
     messages, hold = kept(app), hold_of(app)
     hold._all = False

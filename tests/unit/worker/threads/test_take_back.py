@@ -112,22 +112,24 @@ def test_an_event_that_begins_with_attachments_is_behind_those_that_wait(
     app.gone()
 
 
-def test_what_was_not_read_is_read_then_so_that_answers_come(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_waits_behind_many_events_moves_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
     app = with_threads(1, monkeypatch)
     client = connect(app)
-    session = app.session
+    session, dispatcher = app.session, dispatcher_of(app)
     number = ask(app, client)
     many = EVENTS_WAITING + 5
     client.text(*(f'42["echo",{n}]' for n in range(many)))
-    client.text(f'43{number}["answer"]')
-    app.settle(lambda: session.held)
+    app.settle(lambda: len(kept(app)) == 5)
+    assert dispatcher.is_full(session)
     in_loop(app, hold_of(app).keep_all)
+    assert kept(app) == [f'2["echo",{n}]' for n in range(many)]
+    client.text(f'43{number}["answer"]')
     app.settle(lambda: app.seen == ["answer"])
-    assert kept(app) == [f'2["echo",{number}]' for number in range(many)]
+    app.settle(lambda: not dispatcher.is_running(session) and not dispatcher.is_full(session))
+    move(app, session)
+    app.settle(lambda: len(app.seen) == 1 + many)
+    assert app.seen[1:] == [(n,) for n in range(many)]
     app.gone()
-    assert sorted(app.seen[1:-1]) == [(number,) for number in range(EVENTS_WAITING)]
 
 
 def test_what_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +192,9 @@ def test_attachments_are_a_part_of_how_long_an_event_is(monkeypatch: pytest.Monk
     client.send(masked(TEXT, f'452-["echo",{PLACE % 0},{PLACE % 1}]'.encode()))
     client.send(masked(BINARY, bytes(LONG_EVENT)) + masked(BINARY, b"x"))
     app.settle(lambda: len(session.running) == 2)
-    assert session.held
+    assert dispatcher_of(app).is_full(session)
     app.go_on.set()
-    app.settle(lambda: not session.held)
+    app.settle(lambda: not dispatcher_of(app).is_full(session))
     app.gone()
 
 
