@@ -296,13 +296,6 @@ MUTATIONS = (
         ("unit/router/test_tls.py",),
     ),
     Mutation(
-        "a request in one flight with the handshake is not read",
-        "router/tls.py",
-        "        self._to_worker.read()\n",
-        "",
-        ("unit/router/test_tls.py",),
-    ),
-    Mutation(
         "what the one side has not taken yet is overwritten",
         "router/tls.py",
         "            if self._pump.closed or self._waiting:\n",
@@ -453,6 +446,20 @@ MUTATIONS = (
         '        self._joining = type("", (), {"acquire": lambda *_, **__: True,'
         ' "release": lambda _: None})()\n',
         ("unit/cluster/test_relaying.py",),
+    ),
+    Mutation(
+        "threads that change rooms at the same time damage their tables",
+        "cluster/rooms.py",
+        "        self._tables = RLock()\n",
+        '        self._tables = __import__("contextlib").nullcontext()\n',
+        ("unit/cluster/test_threads.py::test_threads_change_rooms_at_the_same_time",),
+    ),
+    Mutation(
+        "more handlers run at a time than --threads allows",
+        "worker/threads/pool.py",
+        "        self._lock = threading.Lock()\n",
+        '        self._lock = __import__("contextlib").nullcontext()\n',
+        ("unit/worker/threads/test_pool.py",),
     ),
     Mutation(
         "what a child of multiprocessing has emitted last is lost at its end",

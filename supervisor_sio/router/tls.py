@@ -128,8 +128,6 @@ class _Pump:
         worker.setblocking(False)
         self._to_client = _Way(self, worker, client, self._finish)
         self._to_worker = _Way(self, client, worker, self.close)
-        # OpenSSL may already have read data that came together with the end of the handshake.
-        self._to_worker.read()
 
     def close(self) -> None:
         """Close both sides at once."""

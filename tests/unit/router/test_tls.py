@@ -125,6 +125,41 @@ def test_all_bytes_arrive_both_ways(context: ssl.SSLContext) -> None:
     asyncio.run(scenario())
 
 
+def test_a_request_in_one_packet_with_the_end_of_the_handshake_is_read(
+    context: ssl.SSLContext,
+) -> None:
+    """Nothing comes after it that would make the socket readable again."""
+
+    async def scenario() -> None:
+        harness = Harness(context)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ours.check_hostname, ours.verify_mode = False, ssl.CERT_NONE
+        ours.minimum_version = ssl.TLSVersion.TLSv1_3  # before, the server has the last word
+        client = ours.wrap_bio(incoming, outgoing)
+
+        def connect() -> None:
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    harness.raw.sendall(outgoing.read())
+                    incoming.write(harness.raw.recv(65536))
+            client.write(b"request")
+            harness.raw.sendall(outgoing.read())
+
+        await harness.thread(connect)
+        worker = await asyncio.wait_for(harness._established, 20)
+        worker.settimeout(20)
+        assert await harness.thread(worker.recv, 100) == b"request"
+        harness.raw.close()
+        assert await harness.thread(worker.recv, 1) == b""
+        worker.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_last_words_arrive_and_the_end_is_one_of_tls(context: ssl.SSLContext) -> None:
     async def scenario() -> None:
         harness = Harness(context)

@@ -156,6 +156,29 @@ def test_many_threads_may_submit() -> None:
     assert len(done) == 4000
 
 
+def test_threads_that_submit_at_once_start_no_more_than_its_size() -> None:
+    class Slow(Pool):
+        @property
+        def unfinished(self) -> int:
+            time.sleep(0.01)  # others run between the look at the threads and the next one's start
+            return super().unfinished
+
+    pool, hold, running = Slow(2), threading.Event(), []
+
+    def task() -> None:
+        running.append(threading.get_ident())
+        hold.wait(20)
+
+    threads = [threading.Thread(target=pool.run, args=(task,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hold.set()
+    wait_for(lambda: len(running) == 8)
+    assert len(set(running)) == 2
+
+
 def test_a_task_that_never_returns_does_not_keep_the_process() -> None:
     program = (
         "import threading, time\n"
