@@ -110,8 +110,8 @@ class Adoption:
 class Hearing:
     """Receives what is sent to all, and to the tags of this process.
 
-    A subclass passes what arrives to :meth:`_open`, calls each returned piece in its turn, and
-    calls :meth:`_look` now and then. These return the messages for this process's own clients;
+    A subclass passes what arrives to :meth:`_take_frame`, calls each of ``_pieces`` in its turn,
+    and calls :meth:`_look` now and then. These return the messages for this process's own clients;
     messages for adopted sessions wait at their listener.
 
     :param tag: under which others send to this process.
@@ -158,6 +158,8 @@ class Hearing:
         self.packet: Optional[str] = None
         self._sender = publisher.sender.encode()
         self._inbox = self._main.inbox
+        #: The other pieces of the bundle that was received last.
+        self._pieces: Iterator[Piece] = iter(())
         self._adoptions: List[Adoption] = []
         #: Whether it receives for its own clients only.
         self._simple = True
@@ -438,17 +440,15 @@ class Hearing:
 
     # --- received messages ----------------------------------------------------
 
-    def _open(self, data: bytes, now: float) -> Iterator[Piece]:
-        """Split what has arrived into pieces, each to be called in its turn.
-
-        Messages that no client here gets are left out.
-        """
+    def _take_frame(self, data: bytes, now: float) -> Iterable[RelayMessage]:
+        """Handle what has arrived: one message, or the first piece of a bundle, whose other pieces
+        wait in ``_pieces``. Messages that no client here gets are left out."""
         try:
-            if data.startswith(WELCOME):
-                self._welcome(read_welcome(data))
-                return iter(())
             topic = self._for_all
             if not data.startswith(topic):
+                if data.startswith(WELCOME):
+                    self._welcome(read_welcome(data))
+                    return ()
                 topic = self._for_us
                 if not data.startswith(topic):
                     topic = data[: data.index(b"\0", self._channel_length) + 1]
@@ -457,15 +457,17 @@ class Hearing:
             if beginning.sender == self._sender:  # its own messages to all are delivered already
                 if not beginning.first and beginning.messages == 1:
                     self._take_own(RelayMessage.unpack(data, start), now)
-                return iter(())
+                return ()
             if self._passes_over(topic, beginning):
-                return iter(())
-            if beginning.messages > 1:
-                return self._open_bundle(topic, unpack_bundle(data, start))
-            return iter((partial(self._take, topic, data, start),))
+                return ()
+            if beginning.messages == 1:
+                return self._take(topic, data, start, now)
+            self._pieces = self._open_bundle(topic, unpack_bundle(data, start))
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
-            return iter(())
+            return ()
+        piece = next(self._pieces, None)
+        return () if piece is None else piece(now)
 
     def _open_bundle(self, topic: bytes, messages: Iterable[bytes]) -> Iterator[Piece]:
         for run in runs(messages):

@@ -198,22 +198,8 @@ class RelayMessage:
             yield message
 
     def pack(self) -> bytes:
-        """The message as bytes, without the topic. :raises TypeError: when a field is not JSON."""
-        said, kind, via = self.fields, _MESSAGE, b""
-        if "via" in said:
-            via = _pack_via(said["via"])
-            if via:
-                said, kind = {name: said[name] for name in said if name != "via"}, _PASSED_ON
-        sender, (fields, rooms) = self.sender.encode(), _encode_fields(said)
-        numbers = self.sequence, self.after, self.time, len(fields)
-        head = _HEAD.pack(_VERSION, kind, len(sender), len(rooms) // 8, *numbers)
-        parts = [head, sender, rooms, via, fields]
-        for packet in self.packets:
-            text = isinstance(packet, str)
-            data = packet.encode() if isinstance(packet, str) else packet
-            parts.append(_PART.pack(len(data) << 1 | text))
-            parts.append(data)
-        return b"".join(parts)
+        """See :func:`pack`."""
+        return pack(self.sender, self.sequence, self.fields, self.packets, self.after, self.time)
 
     @classmethod
     def unpack(cls, data: bytes, start: int = 0) -> RelayMessage:
@@ -245,6 +231,35 @@ class RelayMessage:
         if sequence > _LARGEST_SEQUENCE or after > _LARGEST_SEQUENCE or time != time:
             raise MessageError("a header with impossible numbers")
         return cls(sender, sequence, fields, _unpack_packets(data, end), after, time)
+
+
+def pack(
+    sender: str,
+    sequence: int,
+    fields: Mapping[str, Any],
+    packets: Iterable[EncodedPacket] = (),
+    after: int = 0,
+    time: float = 0.0,
+) -> bytes:
+    """A message as bytes, without the topic; the parameters are those of :class:`RelayMessage`.
+
+    :raises TypeError: when a field is not JSON.
+    """
+    kind, via = _MESSAGE, b""
+    if "via" in fields:
+        via = _pack_via(fields["via"])
+        if via:
+            fields, kind = {name: fields[name] for name in fields if name != "via"}, _PASSED_ON
+    name, (said, rooms) = sender.encode(), _encode_fields(fields)
+    head = _HEAD.pack(_VERSION, kind, len(name), len(rooms) // 8, sequence, after, time, len(said))
+    parts = [head, name, rooms, via, said]
+    for packet in packets:
+        if isinstance(packet, str):
+            data = packet.encode()
+            parts += _PART.pack(len(data) << 1 | 1), data
+        else:
+            parts += _PART.pack(len(packet) << 1), packet
+    return b"".join(parts)
 
 
 def pack_bundle(messages: Sequence[bytes]) -> bytes:
@@ -354,20 +369,20 @@ def _slices(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
 def _unpack_packets(data: bytes, start: int) -> list[EncodedPacket]:
     packets: list[EncodedPacket] = []
     end = len(data)
-    while start < end:
-        if end - start < _PART.size:
-            raise MessageError("longer than its packets")
-        (length,) = _PART.unpack_from(data, start)
-        start += _PART.size
-        length, text = length >> 1, length & 1
-        if length > end - start:
-            raise MessageError("shorter than its packets")
-        packet = data[start : start + length]
-        try:
-            packets.append(packet.decode() if text else packet)
-        except UnicodeDecodeError as error:
-            raise MessageError(f"text that is not UTF-8: {error}") from None
-        start += length
+    try:
+        while start < end:
+            (length,) = _PART.unpack_from(data, start)
+            start += _PART.size
+            stop = start + (length >> 1)
+            if stop > end:
+                raise MessageError("shorter than its packets")
+            packet = data[start:stop]
+            packets.append(packet.decode() if length & 1 else packet)
+            start = stop
+    except struct.error:
+        raise MessageError("longer than its packets") from None
+    except UnicodeDecodeError as error:
+        raise MessageError(f"text that is not UTF-8: {error}") from None
     return packets
 
 

@@ -30,7 +30,7 @@ from ..common.limits import (
     RELAY_KEPT_OVERHEAD,
     RELAY_MOST_STREAMS,
 )
-from .message import EncodedPacket, RelayMessage
+from .message import EncodedPacket, pack
 
 #: Seconds since its last use for which a stream is announced: a worker that was stopped for longer
 #: asks by itself.
@@ -146,20 +146,20 @@ class Outbox:
                 fields = {**fields, "after": self._since}
         else:
             stream, after = self._to_one.get(tag) or _Stream(self._floor), self._to_all.last
-        message = RelayMessage(self.sender, stream.last + 1, fields, packets, after, now)
-        data = message.pack()
-        stream.last += 1
-        stream.began = min(stream.began, now)
-        self.began = min(self.began, now)
+        number = stream.last + 1
+        data = pack(self.sender, number, fields, packets, after, now)
+        stream.last = number
+        if now < stream.began:
+            stream.began, self.began = now, min(self.began, now)
         stream.time = now
-        kept = Kept(stream.last, now, data, len(data) + RELAY_KEPT_OVERHEAD)
-        stream.kept[kept.sequence] = kept
+        kept = Kept(number, now, data, len(data) + RELAY_KEPT_OVERHEAD)
+        stream.kept[number] = kept
         if tag is None:
             self._since = {}
         else:
             self._to_one[tag] = stream
             self._to_one.move_to_end(tag)
-            self._since[tag] = stream.last
+            self._since[tag] = number
         self._in_order.append(stream)
         self._bytes += kept.size
         while self._in_order and (

@@ -18,6 +18,7 @@ from .message import (
     TOPIC_FOR_ROUTER,
     EncodedPacket,
     RelayMessage,
+    pack,
     pack_bundle,
     topic_for_all,
     topic_for_one,
@@ -30,6 +31,8 @@ from .tally import Tally
 _LINGER = 5000
 
 RECONNECT = 50  # milliseconds
+
+NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 
 #: Seconds after its last message until a process announces its streams' last numbers, for receivers
 #: that missed the end; then twice as long each time, up to the longest.
@@ -232,7 +235,7 @@ class Publisher:
 
     def _send_frame(self, topic: bytes, data: bytes) -> None:
         # libzmq's own thread waits if need be: this call never blocks.
-        self._socket.send(topic + data, zmq.NOBLOCK)
+        self._socket.send(topic + data, NOBLOCK)
 
     def publish_volatile(
         self,
@@ -246,7 +249,7 @@ class Publisher:
         """
         with self._lock:
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
-            data = RelayMessage(self.sender, 0, fields, packets).pack()
+            data = pack(self.sender, 0, fields, packets)
             self._push(topic, data, time.monotonic(), volatile=True)
 
     # --- messages between participants: not numbered, not kept ---------------------
@@ -436,7 +439,7 @@ class Publisher:
         self, topic: bytes, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
     ) -> None:
         self._flush()
-        self._send_frame(topic, RelayMessage(self.sender, 0, fields, packets).pack())
+        self._send_frame(topic, pack(self.sender, 0, fields, packets))
 
     def close(self, linger: Optional[int] = None) -> None:
         """Close the sockets. The publisher must not be used any more, in any thread.

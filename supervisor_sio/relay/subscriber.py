@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import Callable, Generator, Iterable, Iterator, NamedTuple, Optional
+from typing import Callable, Generator, Iterable, NamedTuple, Optional
 
 import zmq
 
@@ -23,15 +23,13 @@ from ..common.limits import (
 )
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
-from .hearing import Adoption, Deliver, Hearing, Piece
+from .hearing import Adoption, Deliver, Hearing
 from .listener import Listener
 from .message import MessageError, RelayMessage
 from .position import Part
-from .publisher import RECONNECT, Publisher
+from .publisher import NOBLOCK, RECONNECT, Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
-
-_NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 
 #: Most messages, and seconds, until others get a turn: some messages are for thousands of clients.
 #: A bundle fits in, so that its events leave in one write for each client.
@@ -96,8 +94,6 @@ class Subscriber(Hearing):
         #: Failures to receive since the last message.
         self._failures = 0
         self.closed = False
-        #: The rest of the frame that was received last.
-        self._pieces: Iterator[Piece] = iter(())
         self._refusals = Refusals(logger)
         self._topics: set[bytes] = set()
         self._context = zmq.Context()
@@ -148,19 +144,17 @@ class Subscriber(Hearing):
                 count += 1
             else:
                 try:
-                    frame = receive(_NOBLOCK, False)
+                    frame = receive(NOBLOCK, False)
                 except zmq.Again:
                     count = 0
                     yield Wait(due - now, True)
                     continue
                 if frame.more:
-                    while receive(_NOBLOCK, False).more:
+                    while receive(NOBLOCK, False).more:
                         pass
                     self.refuse(MessageError("several frames"))
                 else:
-                    self._pieces = self._open(frame.bytes, now)
-                    if (piece := next(self._pieces, None)) is not None:
-                        messages = piece(now)
+                    messages = self._take_frame(frame.bytes, now)
                     self._failures = 0
                 count += 1
             if self.catching_up or not self._simple:

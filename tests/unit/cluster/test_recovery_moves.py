@@ -66,8 +66,8 @@ def test_to_one_that_has_heard_less(run: Any) -> None:
         client = Client()
         await first.connect(client)
         subscriber = second.manager._subscriber
-        hear = subscriber._open
-        subscriber._open = lambda data, now: iter(())
+        hear = subscriber._take_frame
+        subscriber._take_frame = lambda data, now: ()
         for _ in range(5):
             await third.emit()
         await until(lambda: len(first.got.get(client.eio_sid, ())) == 5)
@@ -78,7 +78,7 @@ def test_to_one_that_has_heard_less(run: Any) -> None:
         await third.emit()
         await asyncio.sleep(0.1)
         assert not connecting.done()
-        subscriber._open = hear
+        subscriber._take_frame = hear
         await connecting
         assert client.recovered, client.reason
         await third.emit()

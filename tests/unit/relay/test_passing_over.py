@@ -47,7 +47,9 @@ class Heard:
 
     def hear(self, *messages: bytes, topic: bytes = TO_ALL) -> None:
         data = messages[0] if len(messages) == 1 else pack_bundle(messages)
-        for piece in self.subscriber._open(topic + data, 1.0):
+        for message in self.subscriber._take_frame(topic + data, 1.0):
+            self.deliver(message)
+        for piece in self.subscriber._pieces:
             for message in piece(1.0):
                 self.deliver(message)
 

@@ -50,7 +50,8 @@ class Failing(ThreadSubscriber):
 
 def take(subscriber: ThreadSubscriber, data: bytes, now: float) -> list[RelayMessage]:
     """The messages for clients out of a received frame."""
-    return [one for piece in subscriber._open(data, now) for one in piece(now)]
+    first = [*subscriber._take_frame(data, now)]
+    return first + [one for piece in subscriber._pieces for one in piece(now)]
 
 
 def message(text: str) -> RelayMessage:
