@@ -22,7 +22,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 RUN_TIMEOUT = 300.0
 NOT_COUNTED = {"supervisord"}
