@@ -24,7 +24,6 @@ from ..relay.journal_format import Stream
 from ..relay.looped import LoopSubscriber
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import ASKER, BRIDGE, MalformedFields, check_fields
-from ..relay.outbox import Kept
 from ..relay.publisher import CallSoon, Publisher
 from ..relay.subscriber import Deaf, Subscriber
 from ..relay.threaded import ThreadSubscriber
@@ -381,16 +380,16 @@ class Relaying(Takeover):
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket],
-    ) -> tuple[int, Optional[str], Kept]:
+    ) -> tuple[int, Optional[str], int, bytes]:
         """Publish, with ``_tables`` held. The journal notes that its clients have the message, so
         that they need not get it from another worker's stream."""
-        published = _, stream, kept = publisher.publish(tag, fields, packets)
+        published = _, stream, number, data = publisher.publish(tag, fields, packets)
         if stream is None or self._hears_for(stream):
             if tag == stream and fields is event.fields:
                 # The journal notes it with the event.
-                event.stream, event.sequence, event.packed = stream, kept.sequence, kept.data
+                event.stream, event.sequence, event.packed = stream, number, data
             else:
-                self._note_published(stream, kept)
+                self._note_published(stream, number)
         return published
 
     def _publish_kept(
@@ -399,17 +398,17 @@ class Relaying(Takeover):
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket],
-    ) -> tuple[int, Optional[str], Kept]:
+    ) -> tuple[int, Optional[str], int, bytes]:
         """Publish what is not an event, and note it in the journal."""
         with self._tables:  # publishes and notes in the same order
-            published = _, stream, kept = publisher.publish(tag, fields, packets)
+            published = _, stream, number, _ = publisher.publish(tag, fields, packets)
             if stream is None or self._hears_for(stream):
-                self._note_published(stream, kept)
+                self._note_published(stream, number)
         return published
 
-    def _note_published(self, stream: Optional[str], kept: Kept) -> None:
+    def _note_published(self, stream: Optional[str], number: int) -> None:
         assert self._journal is not None
-        self._journal.heard(self.host_id, stream, kept.sequence)
+        self._journal.heard(self.host_id, stream, number)
 
     def _hears_for(self, tag: str) -> bool:
         """Whether clients of this process are among those that get what is sent to this tag."""

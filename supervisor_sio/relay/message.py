@@ -262,6 +262,12 @@ def pack(
     return b"".join(parts)
 
 
+def time_of(data: bytes) -> float:
+    """When a packed message was sent."""
+    time: float = _HEAD.unpack_from(data)[6]
+    return time
+
+
 def pack_bundle(messages: Sequence[bytes]) -> bytes:
     """Pack several packed messages of one stream as a bundle."""
     _, _, length, _, first = _LOOK.unpack_from(messages[0])

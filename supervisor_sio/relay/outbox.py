@@ -30,18 +30,11 @@ from ..common.limits import (
     RELAY_KEPT_OVERHEAD,
     RELAY_MOST_STREAMS,
 )
-from .message import EncodedPacket, pack
+from .message import EncodedPacket, pack, time_of
 
 #: Seconds since its last use for which a stream is announced: a worker that was stopped for longer
 #: asks by itself.
 _LATELY = 60.0
-
-
-class Kept(NamedTuple):
-    sequence: int
-    time: float
-    data: bytes
-    size: int
 
 
 class _Stream:
@@ -56,8 +49,9 @@ class _Stream:
         #: When its first and its last message were sent.
         self.began = math.inf
         self.time = 0.0
-        #: By number, the oldest first.
-        self.kept: dict[int, Kept] = {}
+        #: By number, the oldest first: messages as packed. An object for each would take memory
+        #: and the time of the garbage collector.
+        self.kept: dict[int, bytes] = {}
 
     @property
     def oldest(self) -> int:
@@ -71,10 +65,10 @@ class _Stream:
         if time <= self.began:
             return self.start
         last = self.oldest - 1
-        for kept in self.kept.values():
-            if kept.time >= time:
+        for number, data in self.kept.items():
+            if time_of(data) >= time:
                 break
-            last = kept.sequence
+            last = number
         return last
 
 
@@ -83,7 +77,7 @@ class Again(NamedTuple):
 
     #: The number of the first message here; earlier ones are not kept any more.
     first: int
-    messages: list[Kept]
+    messages: list[bytes]
     #: Numbers up to this one were never used in this stream.
     start: int = 0
 
@@ -133,11 +127,12 @@ class Outbox:
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket],
         now: float,
-    ) -> Kept:
+    ) -> tuple[int, bytes]:
         """Number a message for the worker with this tag, or for all with ``None``.
 
         :param tag: from :meth:`addressee`.
         :param now: of the host's monotonic clock, in seconds.
+        :return: its number, and the message as packed.
         :raises TypeError: when a field is not JSON; nothing has changed then.
         """
         if tag is None:
@@ -152,8 +147,7 @@ class Outbox:
         if now < stream.began:
             stream.began, self.began = now, min(self.began, now)
         stream.time = now
-        kept = Kept(number, now, data, len(data) + RELAY_KEPT_OVERHEAD)
-        stream.kept[number] = kept
+        stream.kept[number] = data
         if tag is None:
             self._since = {}
         else:
@@ -161,13 +155,13 @@ class Outbox:
             self._to_one.move_to_end(tag)
             self._since[tag] = number
         self._in_order.append(stream)
-        self._bytes += kept.size
+        self._bytes += _size(data)
         while self._in_order and (
             len(self._in_order) > self._most_messages or self._bytes > self._most_bytes
         ):
             stream = self._in_order.popleft()
-            self._bytes -= stream.kept.pop(stream.oldest).size
-        return kept
+            self._bytes -= _size(stream.kept.pop(stream.oldest))
+        return number, data
 
     def again(self, tag: Optional[str], first: int, last: int) -> Optional[Again]:
         """A batch of messages to ``tag`` or to all, from ``first`` on.
@@ -221,11 +215,15 @@ class Outbox:
         return not self._to_all.last and not self._to_one
 
 
-def _batch(stream: _Stream, first: int, last: int) -> Iterator[Kept]:
+def _size(data: bytes) -> int:
+    return len(data) + RELAY_KEPT_OVERHEAD
+
+
+def _batch(stream: _Stream, first: int, last: int) -> Iterator[bytes]:
     size = 0
     for number in range(first, min(last + 1, first + RELAY_BATCH_MESSAGES)):
-        kept = stream.kept[number]
-        size += kept.size
-        if size > RELAY_BATCH_BYTES and kept.sequence > first:
+        data = stream.kept[number]
+        size += _size(data)
+        if size > RELAY_BATCH_BYTES and number > first:
             return
-        yield kept
+        yield data

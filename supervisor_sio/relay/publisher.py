@@ -24,7 +24,7 @@ from .message import (
     topic_for_one,
     topic_for_publishers,
 )
-from .outbox import Kept, Outbox
+from .outbox import Outbox
 from .tally import Tally
 
 #: Milliseconds that a process waits at its end for messages still to be sent.
@@ -161,12 +161,12 @@ class Publisher:
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
-    ) -> tuple[int, Optional[str], Kept]:
+    ) -> tuple[int, Optional[str], int, bytes]:
         """Send to the worker with this tag, or to all for ``None``.
 
         :return: how many messages this process has published, this one included; the stream of the
-            message, which may be the one to all (``None``) although it is for one worker; and what
-            is kept of it.
+            message, which may be the one to all (``None``) although it is for one worker; its
+            number there; and the message as packed.
         :raises TypeError: when a field is not JSON; nothing is sent then.
         """
         with self._lock:
@@ -174,17 +174,17 @@ class Publisher:
             if tag is not None and self._outbox.addressee(tag) is None:
                 fields, tag = {**fields, "only": tag}, None
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
-            kept = self._outbox.add(tag, fields, packets, now)
+            number, data = self._outbox.add(tag, fields, packets, now)
             if self.tally is not None:
-                self.tally.note(tag, kept.sequence, now)
-            if len(kept.data) <= RELAY_LONGEST_PUSHED or self.ends:
-                self._push(topic, kept.data, now, volatile=False)
+                self.tally.note(tag, number, now)
+            if len(data) <= RELAY_LONGEST_PUSHED or self.ends:
+                self._push(topic, data, now, volatile=False)
             else:
                 self._send_position(topic, now)
             self._last_sent = now
             self._beat = _FIRST_BEAT
             self.sent += 1
-            return self.sent, tag, kept
+            return self.sent, tag, number, data
 
     def _push(self, topic: bytes, data: bytes, now: float, volatile: bool) -> None:
         """Send a message now, or with later ones of this turn of the loop."""
@@ -369,7 +369,7 @@ class Publisher:
                     if again is None:  # this process never sent so many
                         delivered += inbox.give_up(self.sender)
                         break
-                    messages = [RelayMessage.unpack(kept.data) for kept in again.messages]
+                    messages = [RelayMessage.unpack(data) for data in again.messages]
                     for message in messages:
                         message.stream = tag
                     delivered += inbox.again(
@@ -420,7 +420,6 @@ class Publisher:
                 return
             again = self._outbox.again(tag, first, last)
             if again is not None:
-                messages = [kept.data for kept in again.messages]
                 fields = {
                     "method": "again",
                     "to_all": tag is None,
@@ -429,7 +428,7 @@ class Publisher:
                     "first": again.first,
                     "start": again.start,
                 }
-                self._send(topic, fields, messages)
+                self._send(topic, fields, again.messages)
                 self.sent_again += len(again.messages)
 
     def _send_position(self, topic: bytes, now: float) -> None:

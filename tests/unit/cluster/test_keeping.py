@@ -18,7 +18,6 @@ from supervisor_sio.common.limits import CLIENT_ROOMS
 from supervisor_sio.common.reasons import NOT_SAVED
 from supervisor_sio.relay import journal_log
 from supervisor_sio.relay.message import RelayMessage
-from supervisor_sio.relay.outbox import Kept
 from unit.polling import make_server
 
 ABLE = Asked(True, None, None, None)
@@ -143,7 +142,7 @@ def test_what_is_passed_on_to_all_gives_no_event_its_number(
 
         def publish(self, tag: Any, fields: Any, packets: Any) -> Any:
             data = RelayMessage("aaaaaaaa", 7, fields, packets).pack()
-            return 1, None, Kept(7, 0.0, data, len(data))
+            return 1, None, 7, data
 
     monkeypatch.setattr(manager, "_join_relay", Relay)
     manager._send_to([None], fields, ['2["of another"]'])

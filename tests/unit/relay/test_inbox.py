@@ -112,12 +112,12 @@ class World:
         fields = {"method": "emit"}
         if tag is not None and self.outbox.addressee(tag) is None:
             fields, tag = {"method": "emit", "only": tag}, None
-        kept = self.outbox.add(tag, fields, [text], self.now)
+        _, data = self.outbox.add(tag, fields, [text], self.now)
         if not pushed:
             self.tell(tag, {"method": "position", **self.outbox.position(0.0)})
             return
         for receiver in self.listeners(tag):
-            message = RelayMessage.unpack(kept.data)
+            message = RelayMessage.unpack(data)
             receiver.incoming.append(Frame(tag is None, message))
 
     def tell(self, tag: Optional[str], fields: dict[str, Any], packets: Sequence[Any] = ()) -> None:
@@ -150,7 +150,7 @@ class World:
                 "first": again.first,
                 "start": again.start,
             }
-            self.tell(tag, fields, [kept.data for kept in again.messages])
+            self.tell(tag, fields, again.messages)
 
     def act(self, action: tuple[str, str, bool, int]) -> None:
         kind, tag, flag, count = action

@@ -71,9 +71,9 @@ class Journaled(Worker):
         stream: Any = OWN
         number = 0
         if tag is None or tag not in self.groups or tag in self.unsent:
-            _, published, kept = self.publisher.publish(tag, fields, [packet])
+            _, published, sequence, _ = self.publisher.publish(tag, fields, [packet])
             if tag is None:
-                stream, number = published, kept.sequence
+                stream, number = published, sequence
         message = RelayMessage(self.tag, number, fields, [packet], time=self.world.network.now)
         if number or tag in here:
             self.journal.event(message, stream, [False, sorted(self.unsent)])

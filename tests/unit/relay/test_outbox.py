@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import Optional, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor_sio.common.limits import RELAY_MOST_STREAMS
+from supervisor_sio.common.limits import RELAY_KEPT_OVERHEAD, RELAY_MOST_STREAMS
 from supervisor_sio.relay import outbox as outbox_module
-from supervisor_sio.relay.message import RelayMessage
-from supervisor_sio.relay.outbox import Again, Kept, Outbox
+from supervisor_sio.relay.message import EncodedPacket, RelayMessage
+from supervisor_sio.relay.outbox import Again, Outbox
 from unit.examples import examples
 
 PLENTY = 2**30
@@ -25,25 +25,32 @@ def outbox_of(*tags: Optional[str], messages: int = PLENTY, most_bytes: int = PL
     return outbox
 
 
-def read(kept: Kept) -> RelayMessage:
-    return RelayMessage.unpack(kept.data)
+def add(
+    outbox: Outbox, tag: Optional[str], packets: Sequence[EncodedPacket], now: float
+) -> RelayMessage:
+    number, data = outbox.add(tag, EMIT, packets, now)
+    message = RelayMessage.unpack(data)
+    assert message.sequence == number
+    return message
 
 
 def numbers(answer: Optional[Again]) -> list[int]:
     assert answer is not None
-    return [kept.sequence for kept in answer.messages]
+    return [RelayMessage.unpack(data).sequence for data in answer.messages]
 
 
-def kept_of(outbox: Outbox) -> list[Kept]:
+def kept_of(outbox: Outbox) -> list[bytes]:
     streams = [outbox._to_all, *outbox._to_one.values()]
-    return [kept for stream in streams for kept in stream.kept.values()]
+    return [data for stream in streams for data in stream.kept.values()]
+
+
+def size_of(data: bytes) -> int:
+    return len(data) + RELAY_KEPT_OVERHEAD
 
 
 def test_each_stream_counts_for_itself() -> None:
     outbox = Outbox("s", PLENTY, PLENTY)
-    sent = [
-        read(outbox.add(tag, EMIT, ["x"], 7.0)) for tag in (None, "a", "a", "b", None, None, "a")
-    ]
+    sent = [add(outbox, tag, ["x"], 7.0) for tag in (None, "a", "a", "b", None, None, "a")]
     assert [message.sequence for message in sent] == [1, 1, 2, 1, 2, 3, 3]
     assert [message.after for message in sent] == [0, 1, 1, 1, 0, 0, 3]
     assert [message.fields.get("after") for message in sent] == [
@@ -62,7 +69,7 @@ def test_what_is_no_json_changes_nothing() -> None:
         with pytest.raises(TypeError):
             outbox.add(tag, {"method": "emit", "room": object()}, [], 9.0)
     assert (outbox.position(0.0), len(kept_of(outbox)), outbox._bytes) == before
-    assert read(outbox.add(None, EMIT, [], 9.0)).fields["after"] == {"a": 2}
+    assert add(outbox, None, [], 9.0).fields["after"] == {"a": 2}
 
 
 def test_the_fields_of_the_caller_stay_as_they_are() -> None:
@@ -81,7 +88,10 @@ def test_again() -> None:
     outbox = outbox_of(None, "a", None, "a", None)
     answer = outbox.again(None, 2, 3)
     assert answer is not None and answer.first == 2
-    assert [read(kept).packets for kept in answer.messages] == [["text 3"], ["text 5"]]
+    assert [RelayMessage.unpack(data).packets for data in answer.messages] == [
+        ["text 3"],
+        ["text 5"],
+    ]
     assert numbers(outbox.again("a", 1, 1)) == [1]
 
 
@@ -109,7 +119,7 @@ def test_again_comes_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = outbox_of(*[None] * 10)
     monkeypatch.setattr(outbox_module, "RELAY_BATCH_MESSAGES", 3)
     assert numbers(outbox.again(None, 2, 10)) == [2, 3, 4]
-    size = kept_of(outbox)[0].size
+    size = size_of(kept_of(outbox)[0])
     monkeypatch.setattr(outbox_module, "RELAY_BATCH_BYTES", 2 * size)
     assert numbers(outbox.again(None, 2, 9)) == [2, 3]
     monkeypatch.setattr(outbox_module, "RELAY_BATCH_BYTES", size - 1)
@@ -188,7 +198,7 @@ def test_no_number_is_given_twice() -> None:
     assert "real" not in outbox._to_one
     assert outbox.again("real", 7, 7) == Again(8, [])  # lost, and that is told
     assert outbox.addressee("real") == "real"
-    assert read(outbox.add("real", EMIT, [], 3.0)).sequence == 8
+    assert add(outbox, "real", [], 3.0).sequence == 8
     answer = outbox.again("real", 1, 8)
     assert answer is not None and (answer.first, answer.start) == (8, 7)
 
@@ -205,15 +215,15 @@ def test_it_never_exceeds_its_bounds(
     sends: list[tuple[Optional[str], int]], most_messages: int, most_bytes: int
 ) -> None:
     outbox = Outbox("s", most_messages, most_bytes)
-    sent: list[tuple[Optional[str], Kept]] = []
+    sent: list[bytes] = []
     for tag, length in sends:
-        sent.append((tag, outbox.add(tag, EMIT, [b"x" * length], float(len(sent)))))
+        sent.append(outbox.add(tag, EMIT, [b"x" * length], float(len(sent)))[1])
         kept = kept_of(outbox)
         assert len(kept) == len(outbox._in_order) <= most_messages
-        assert outbox._bytes == sum(one.size for one in kept) <= most_bytes
+        assert outbox._bytes == sum(map(size_of, kept)) <= most_bytes
         # The latest, of all streams together.
         latest = sent[len(sent) - len(kept) :]
-        assert {id(one) for _, one in latest} == {id(one) for one in kept}
+        assert {id(one) for one in latest} == {id(one) for one in kept}
 
 
 @settings(max_examples=examples(500))
@@ -235,5 +245,5 @@ def test_any_question_is_answered_with_what_was_sent(
     if answer is not None:
         start = max(first, len(stream) - kept + 1)
         assert answer.first == start
-        texts = [text for one in answer.messages for text in read(one).packets]
+        texts = [text for one in answer.messages for text in RelayMessage.unpack(one).packets]
         assert texts == stream[start - 1 : max(last, start - 1)]
