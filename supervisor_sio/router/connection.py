@@ -29,6 +29,7 @@ class Connection:
         "tls_due",
         "in_handshake",
         "counted_for",
+        "refused_by",
     )
 
     def __init__(
@@ -51,6 +52,8 @@ class Connection:
         self.in_handshake = False
         #: The network for which the entrance counts it.
         self.counted_for = ""
+        #: The tag of the worker that handed it back with a request.
+        self.refused_by = ""
 
     @property
     def address(self) -> str:

@@ -6,8 +6,9 @@ What one worker left is one group. Its states:
 =======  ===============================================  =====================================
 state    what happens                                     then
 =======  ===============================================  =====================================
-(none)   a worker that ends announces its sessions        PASSING: their requests wait, and the
-                                                          router receives from the relay for it
+(none)   a worker that ends announces its sessions        PASSING: requests that it hands back
+                                                          wait, and the router receives from the
+                                                          relay for it
          a router before this one held the group          WAITING; workers that adopted from that
                                                           router may say so first
          a worker with journals has died, or left         WAITING, not for a successor
@@ -270,6 +271,7 @@ class Held:
                 return False
         group.giver = carrier
         group.state = State.PASSING
+        self._pool.givers.update(dict.fromkeys(passing.tags, member))
         carrier.tell({"type": "pass", "batch": group.next_batch})
         return kept
 
@@ -328,6 +330,7 @@ class Held:
             group = self._of(_known(carrier).tag)
             if group is not None:  # with its journals, which are complete when it has left
                 group.deadline = time.monotonic() + self._hold_timeout
+                self._has_given(group)
         else:
             self._complete_all(carrier)
         return False
@@ -621,9 +624,15 @@ class Held:
             self._inherit_later(group, _known(group.giver).tag)
         if group.state is State.PASSING:
             logger.info("%s wait for another worker", group)
+        self._has_given(group)
         group.giver = None
         group.state = State.WAITING
         self._find_taker(group, time.monotonic())
+
+    def _has_given(self, group: Group) -> None:
+        """The worker will not pass on more sessions: all requests of the group's sessions wait."""
+        for tag in group.tags:
+            self._pool.givers.pop(tag, None)
 
     def _find_taker(self, group: Group, now: float) -> None:
         if now < group.not_before:
@@ -800,6 +809,7 @@ class Held:
         if self._shelf is not None:
             self._shelf.forget(group.id)
         del self._groups[group.id]
+        self._has_given(group)
         self._descriptors -= group.descriptors
         self._pool.held.difference_update(group.tags)
         self._close_channels(group)

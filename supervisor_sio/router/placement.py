@@ -421,7 +421,8 @@ class Placement:
 
     def _choose(self, connection: Connection, now: float, waited: bool) -> Optional[Member]:
         if connection.kind is SESSION:
-            owner = self._pool.owner(connection.tag)
+            tag = connection.tag
+            owner = self._pool.owner(tag) or self._pool.giver(tag, connection.refused_by)
             if owner is not None or self._waits_for(connection, now):
                 return owner
             # An unknown session: any worker can answer that.

@@ -108,6 +108,8 @@ class Pool:
     evens_out: bool = False
     #: The tags of sessions that the router holds, so that no worker has them.
     held: set[str] = field(default_factory=set)
+    #: By the tags of held sessions that a worker is passing on: that worker.
+    givers: dict[str, Member] = field(default_factory=dict)
     _members: dict[str, Member] = field(default_factory=dict)
     #: Members by their adopted tags.
     _adopters: dict[str, Member] = field(default_factory=dict)
@@ -139,6 +141,18 @@ class Pool:
             return None
         member = self._members.get(tag) or self._adopters.get(tag)
         return member if member is not None and member.ready else None
+
+    def giver(self, tag: str, refused_by: str) -> Optional[Member]:
+        """The worker that is passing on the sessions with this tag: it still has those with a
+        running handler, which may wait for an acknowledgement.
+
+        :param refused_by: the tag of the worker that has handed the request back: then the session
+            has left.
+        """
+        member = self.givers.get(tag)
+        if member is None or member.tag == refused_by or not member.ready:
+            return None
+        return member if self._members.get(member.tag) is member else None
 
     def knows(self, tag: str) -> bool:
         """Whether a connected worker has this tag; it may not be ready yet."""

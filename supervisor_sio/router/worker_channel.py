@@ -272,9 +272,10 @@ class WorkerChannel:
             channel.close_all(descriptors)
             raise ChannelError("a descriptor that is not a socket") from None
         self._workers.handed_back += 1
-        self._workers.place_again(
-            Connection(sock, message.peer, message.local, message.scheme, message.prefix)
-        )
+        connection = Connection(sock, message.peer, message.local, message.scheme, message.prefix)
+        if message.prefix:
+            connection.refused_by = self.member.tag
+        self._workers.place_again(connection)
 
     def hand_over(self, connection: Connection) -> bool:
         """Hand a connection over; false when this worker must read first, or is lost."""

@@ -12,6 +12,7 @@ from typing import Any
 from takeover_app import app as app
 
 from supervisor_sio.cluster import moving
+from supervisor_sio.worker import takeover
 from supervisor_sio.worker.adoption import Arrival
 
 DIRECTORY = Path(os.environ["HAPPENED"]).parent
@@ -52,6 +53,9 @@ def hear_and_tell(self: Arrival) -> None:
 
 Arrival.write = write_slowly  # type: ignore[method-assign]
 Arrival.hear = hear_and_tell  # type: ignore[method-assign]
+
+if asked_for("pass-early"):  # instead of waiting for handlers first
+    takeover._MOST_FOR_PASSING, takeover._PART_FOR_PASSING = 60.0, 1.0
 
 if asked_for("other-format"):
     for name, module in list(sys.modules.items()):

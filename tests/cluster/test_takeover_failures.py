@@ -157,6 +157,32 @@ def test_the_only_worker_waits_for_an_answer_of_its_client(one: Setting) -> None
     one.wait_not_moved()
 
 
+def test_an_answer_by_polling_to_a_worker_that_passes_others_on(
+    make_cluster: ClusterFactory, tmp_path: Path
+) -> None:
+    """Else it waits at the router for the next worker, and the handler that waits for it keeps its
+    session here, which is closed then."""
+    (tmp_path / "pass-early").touch()
+    setting = Setting(make_cluster, tmp_path, drain_timeout=DRAIN_TIMEOUT)
+    scene = setting.scene(FIRST)
+    client, other, idle = scene.polling(), scene.polling(), scene.websocket()
+    asked = client.ask("ask_me", "well?")
+    number = client.wait_for_question()
+    stopping = threading.Thread(target=ctl, args=(setting.cluster, "restart", FIRST))
+    stopping.start()
+    try:
+        wait_until(lambda: setting.cluster.status()["takeover"]["held"] == 2, 10, "passed on")
+        other.start_poll()
+        client.reply(number, "well")
+    finally:
+        stopping.join(60)
+    assert client.answer(asked) == "well"
+    for one in (client, other, idle):
+        scene.goes_on(one)
+    setting.wait_not_moved()
+    scene.close()
+
+
 # --- the router and supervisord --------------------------------------------------------------
 
 

@@ -320,6 +320,41 @@ def test_what_there_is_no_room_for_stays_with_the_worker(check: Check) -> None:
     check(scenario)
 
 
+@pytest.mark.parametrize("how", ["passed", "channel", "leaves"])
+def test_who_passes_on_gets_requests_until_it_hands_them_back(check: Check, how: str) -> None:
+    """An acknowledgement for which a handler there waits; and what is for a session that has left
+    waits for the worker that adopts it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness, old = cluster.harness, cluster.passer()
+        old.announce()
+        await old.answers("pass")
+        old.batch()
+        await old.answers("pass")
+        harness.placement.place(harness.connection("old", b"POST"))
+        ((request, descriptors),) = await packets(old.worker, "connection")
+        channel.close_all(descriptors)
+        assert request["prefix"] == b"POST" and not len(harness.placement)
+        again = harness.connection("old", b"POST")
+        again.refused_by = "old"
+        harness.placement.place(again)
+        assert len(harness.placement) == 1
+        if how == "channel":
+            old.worker.sock.close()
+        else:
+            old.worker.say(type="passed" if how == "passed" else "leaving")
+        await wait_for(lambda: harness.pool.giver("old", "") is None)
+        harness.placement.place(harness.connection("old", b"POST"))
+        assert len(harness.placement) == 2
+        new = cluster.taker()
+        old.worker.sock.close()
+        await new.adopt()
+        await wait_for(lambda: connections(new.worker.hear() + new.messages) == 2)
+        assert not harness.pool.givers
+
+    check(scenario)
+
+
 @pytest.mark.parametrize("how", ["nothing", "channel"])
 def test_a_worker_that_has_nothing_to_pass_on(check: Check, how: str) -> None:
     async def scenario(cluster: Cluster) -> None:

@@ -160,6 +160,27 @@ def test_a_connection_comes_back(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(("data", "refused_by"), [(b"GET", "a"), (b"", "")])
+def test_who_has_handed_back_a_request_is_noted(
+    run: Callable[[Scenario], None], data: bytes, refused_by: str
+) -> None:
+    """Not of an idle connection: its next request may be for that worker."""
+
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        placed: list[Any] = []
+        harness.workers.place_again = placed.append
+        client, sock = socket.socketpair()
+        harness.sockets.append(client)
+        known = handover.encode(("192.0.2.1", 5), ("::1", 80), "http", False, False, data)
+        worker.hand_back(sock, known)
+        await wait_for(lambda: placed)
+        assert placed[0].refused_by == refused_by
+        placed[0].sock.close()
+
+    run(scenario)
+
+
 def test_what_a_worker_gives_back_before_it_ends_is_not_lost(
     run: Callable[[Scenario], None],
 ) -> None:
