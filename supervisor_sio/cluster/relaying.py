@@ -150,18 +150,12 @@ class Relaying(Takeover):
         publisher.ends = True
         sent = publisher.sent
         missing = await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
-        if missing:
-            self._get_logger().error(
-                "%d workers have not fetched all that this one has sent: %s",
-                len(missing),
-                ", ".join(missing[:5]),
-            )
-        else:
-            self._all_have = sent
+        # If the time was too short, wait_for_last_emits() waits on, and logs what is lost.
+        self._all_have = 0 if missing else sent
 
     def wait_for_last_emits(self) -> None:
-        """Wait until all workers have what was emitted after :meth:`leave`; called when the loop
-        has ended, and blocks.
+        """Wait until all workers have what :meth:`leave` did not wait for, and what was emitted
+        after it; called when the loop has ended, and blocks.
 
         A worker that adopts clients meanwhile may not have received it: only this process can send
         it again.

@@ -178,8 +178,23 @@ def test_what_is_emitted_after_the_end_while_clients_move_is_not_lost(
     registrar.close()
 
 
+def test_what_the_others_could_not_receive_in_time_is_not_lost(
+    run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain has taken all of its time, and the others do not receive for a moment."""
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, run_dir.path)
+    registrar = Registrar(run_dir, CLUSTER)
+    registrar.start()
+    asyncio.run(emit_after_the_end(run_dir, registrar, monkeypatch, 2, in_time=False))
+    registrar.close()
+
+
 async def emit_after_the_end(
-    run_dir: OwnedRunDir, registrar: Registrar, monkeypatch: pytest.MonkeyPatch, late: int
+    run_dir: OwnedRunDir,
+    registrar: Registrar,
+    monkeypatch: pytest.MonkeyPatch,
+    late: int,
+    in_time: bool = True,
 ) -> None:
     tag = f"{1:08x}"
     got: List[Any] = []
@@ -202,12 +217,15 @@ async def emit_after_the_end(
     await manager.wait_joined(lambda: False, asyncio.sleep)
     sid = f"{tag}.{'moves':_>20}"
     await manager.emit("n", 0, room=sid)
-    await manager.leave(5, asyncio.sleep)
-    assert got == ['2["n",0]']
+    if in_time:
+        await manager.leave(5, asyncio.sleep)
+    await until(lambda: got == ['2["n",0]'])
     before.stop()
     (part,) = before.save()
     for number in range(1, late + 1):
         await manager.emit("n", number, room=sid)
+    if not in_time:
+        await manager.leave(0.05, asyncio.sleep)
     after = receive(part)
     manager.wait_for_last_emits()
     manager.finish()
