@@ -142,8 +142,9 @@ _ports: list[socket.socket] = []
 
 def free_port() -> int:
     """A port nobody listens on, outside the range the kernel gives to clients; it stays ours."""
+    dice = random.SystemRandom()  # other tests call random.seed()
     while True:
-        port = random.randrange(15000, 30000)
+        port = dice.randrange(15000, 30000)
         name = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -166,6 +167,9 @@ def environment(**more: str) -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [kept.get("PYTHONPATH"), str(HERE)]))
     # No test resolves names, and what does takes a third of the time to start a worker.
     kept["EVENTLET_NO_GREENDNS"] = "yes"
+    # To import coverage.py takes as long as everything else that a process does to start.
+    if "COVERAGE_CLUSTERS" not in os.environ:
+        kept.pop("COVERAGE_PROCESS_START", None)
     # Hundreds of processes would each compile what pip compiles only where it copies it.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, **more}

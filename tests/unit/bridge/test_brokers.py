@@ -35,15 +35,19 @@ def wait_until(condition: Callable[[], Any], timeout: float = 30) -> None:
         time.sleep(0.02)
 
 
-def free_port() -> int:
-    """A free port whose cluster bus port, 10,000 higher, is free as well."""
-    while True:
-        port = random.randrange(15000, 22000)
-        with socket.socket() as one, socket.socket() as other:
-            with contextlib.suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10000))
-                return port
+def free_ports(count: int) -> list[int]:
+    """Free ports whose cluster bus ports, 10,000 higher, are free as well."""
+    found: list[int] = []
+    # Other tests call random.seed(), after which the module gives the same ports again.
+    dice = random.SystemRandom()
+    while len(found) < count:
+        port = dice.randrange(15000, 22000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10000))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 class Node:
@@ -103,7 +107,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
     if int(version.partition("v=")[2].partition(".")[0]) < 7:
         pytest.skip("sharded pub/sub is of Redis 7")
     directory = tmp_path_factory.mktemp("nodes")
-    made = [Node(directory / str(number), free_port()) for number in range(3)]
+    made = [Node(directory / str(port), port) for port in free_ports(3)]
     try:
         for number, node in enumerate(made):
             node.start()
