@@ -21,10 +21,10 @@ from supervisor_sio import ZmqManager
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
-from .modes import NO_HANDLER, NO_WORKER
+from .modes import ANY_MODE, NO_WORKER
 from .recorder import TestClient
 
-pytestmark = NO_HANDLER
+pytestmark = [ANY_MODE, pytest.mark.long]
 
 #: Messages that may wait for Redis here, and more than that.
 FEW = 5_000

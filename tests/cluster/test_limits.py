@@ -216,6 +216,7 @@ def test_more_clients_than_descriptors_in_a_worker(make_cluster: ClusterFactory,
     are_same(cluster, before)
 
 
+@pytest.mark.long
 def test_more_idle_connections_than_descriptors_come_back(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster().start()
     router_pid = cluster.router_pid

@@ -219,6 +219,7 @@ def test_a_waiting_connection(make_cluster: ClusterFactory) -> None:
     assert found["handover_seconds_bucket", "0.1"] < found["handover_seconds_count", ""]
 
 
+@pytest.mark.long
 @NO_WORKER
 def test_the_queue(make_cluster: ClusterFactory, clients: Clients, queue: Redis) -> None:
     here, there = (
@@ -347,6 +348,7 @@ def test_a_port_in_use(make_cluster: ClusterFactory) -> None:
     assert f"{SECTION} metrics: {cluster.settings['metrics']}" in line and "in use" in line
 
 
+@pytest.mark.long
 @NO_WORKER
 def test_without_the_library(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(

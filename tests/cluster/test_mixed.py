@@ -151,6 +151,7 @@ def changing(make_module_cluster: ClusterFactory) -> Cluster:
     return of_each_mode(make_module_cluster)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["eventlet", "asyncio", "threading"])
 def test_a_worker_is_replaced_while_the_others_emit(
     changing: Cluster, clients: Clients, mode: str

@@ -30,6 +30,7 @@ def heir_of(cluster: Cluster, name: str) -> str:
     return heir
 
 
+@pytest.mark.long  # unit/router/test_journals.py has it without clients
 @pytest.mark.parametrize("receives", [False, True])
 def test_the_heir_is_killed(make_cluster: ClusterFactory, tmp_path: Path, receives: bool) -> None:
     """While it writes the clients that it has inherited into its journal; or after it has begun to

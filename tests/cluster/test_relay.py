@@ -42,6 +42,7 @@ def settled(cluster: Cluster) -> dict[int, int]:
     return last
 
 
+@pytest.mark.long
 @ANY_MODE
 def test_what_is_for_one_client_reaches_its_worker_only(
     make_cluster: ClusterFactory, clients: Clients

@@ -26,6 +26,11 @@ CONNECTIONS = 8
 CALLS = 50
 
 
+NGINX_FIRST = [
+    pytest.param(name, marks=[] if name == "nginx" else [pytest.mark.long]) for name in PROXIES
+]
+
+
 class Traffic:
     """Polling sessions whose requests go over shared connections, chosen at random."""
 
@@ -108,7 +113,7 @@ def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
         yield start
 
 
-@pytest.mark.parametrize("name", PROXIES)
+@pytest.mark.parametrize("name", NGINX_FIRST)
 def test_a_proxy_shares_its_connections(
     shared_cluster: Cluster, proxy: Callable[..., int], name: str
 ) -> None:

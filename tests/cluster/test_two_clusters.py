@@ -18,8 +18,11 @@ import supervisor_sio
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, server_environment, wait_until
+from .modes import ANY_MODE
 from .recorder import TestClient
 from .test_bad_input import the_error
+
+pytestmark = ANY_MODE
 
 SECTIONS = """
 [rpcinterface:{name}]

@@ -39,7 +39,7 @@ from unit.client_frames import masked
 from unit.examples import examples
 
 #: So many for each reader, in a run of each kind.
-INPUTS = [examples(10_000), pytest.param(100_000, marks=pytest.mark.long)]
+INPUTS = [examples(10_000), pytest.param(30_000, marks=pytest.mark.long)]
 
 REQUESTS = [
     b"GET /socket.io/?EIO=4&transport=polling&sid=0a1b2c3d.AbCdEfGhIjKlMnOpQrSt HTTP/1.1\r\n",
