@@ -1,6 +1,6 @@
 """Random and mutated input for everything that reads what strangers send.
 
-For each reader 10,000 inputs, and 100,000 more with ``pytest -m long``: at most the error it is
+For each reader 10,000 inputs, and 30,000 more with ``pytest -m long``: at most the error it is
 documented to raise, no second spent on any, and no descriptor more than before. pytest prints
 the seed; FUZZ_SEED=… gives one.
 """
