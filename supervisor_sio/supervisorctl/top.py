@@ -132,11 +132,11 @@ def fit(lines: list[str], width: int, height: int) -> list[str]:
 def _watch(session: Session, history: History) -> None:
     with _Screen(session) as screen:
         sample: Optional[dict[str, Any]] = None
-        note, size, due = "sio top: a moment, q quits", None, time.monotonic() + _PERIOD
+        note, drawn, due = "sio top: a moment, q quits", None, time.monotonic() + _PERIOD
         while True:
             if time.monotonic() >= due:
                 due = time.monotonic() + _PERIOD
-                note, size = "sio top: q quits", None
+                note, drawn = "sio top: q quits", None
                 try:
                     history.add(session.call("sio.getStatus"))
                     if history.complete:
@@ -145,10 +145,11 @@ def _watch(session: Session, history: History) -> None:
                     # The next answer may come from another supervisord.
                     history.clear()
                     note = f"{error.error}; retrying, q quits"
-            if size != session.size:
-                size = session.size
-                if size is None:
-                    return
+            size = session.size
+            if size is None:
+                return
+            if size != drawn:
+                drawn = size
                 lines = fold(note, size.columns, 0)
                 if sample:
                     lines += format_sample(sample, size.columns)
