@@ -21,10 +21,11 @@ def tags_of(room: Room) -> set[Optional[str]]:
 
     A session id is a room too, and names the one worker that has the client.
     """
-    rooms = room if isinstance(room, (list, tuple)) else [room]
-    if not all(map(is_sid, rooms)):
+    if not isinstance(room, (list, tuple)):
+        return {tag_of(room) if isinstance(room, str) and is_sid(room) else None}
+    if not all(map(is_sid, room)):
         return {None}
-    return {tag_of(one) for one in rooms if isinstance(one, str)}
+    return {tag_of(one) for one in room}
 
 
 def check_name(room: Any) -> None:

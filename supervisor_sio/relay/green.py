@@ -22,24 +22,28 @@ class GreenSubscriber(WaitingSubscriber):
     _listener: Any = None
     #: Ends a wait when something else is due.
     _timer: Any = None
-    #: Resumes the waiting greenlet; ``None`` while none waits.
+    #: Resumes the greenlet while it waits; else ``None``.
     _go_on: Any = None
 
     def run(self, deliver: Deliver) -> None:
+        # Workers of other modes import this module, too, without eventlet. An import for each wait
+        # would take a microsecond.
+        import eventlet
+        from eventlet import hubs
+        from greenlet import getcurrent
+
+        self._sleep, self._get_hub = eventlet.sleep, hubs.get_hub
+        self._resume = getcurrent().switch
         try:
             super().run(deliver)
         finally:
             self._leave_hub()
 
     def _wait(self, wait: Wait) -> None:
-        import eventlet
-        from eventlet import hubs
-        from greenlet import getcurrent
-
         if not wait.readable:
-            eventlet.sleep(wait.seconds)
+            self._sleep(wait.seconds)
             return
-        hub = hubs.get_hub()
+        hub = self._get_hub()
         if hub is not self._hub:  # the application may have chosen another one
             self._leave_hub()
             self._hub = hub
@@ -49,7 +53,7 @@ class GreenSubscriber(WaitingSubscriber):
         if self._timer is None:
             # The time that it is set to does not change: see Subscriber._receive.
             self._timer = hub.schedule_call_global(max(wait.seconds, 0.0), self._is_due)
-        self._go_on = getcurrent().switch
+        self._go_on = self._resume
         try:
             hub.switch()
         finally:
