@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
-from .modes import NO_WORKER
+from .modes import ANY_MODE, NO_WORKER
 from .raw import exchange
 from .test_bad_input import SECTION, the_error
 from .test_hosts import Redis, queue
@@ -154,6 +154,7 @@ def test_sessions_are_what_clients_see(cluster: Cluster, clients: Clients) -> No
     wait_for(cluster, lambda s: s.total("worker_connections") == 0, "no connection")
 
 
+@ANY_MODE
 def test_workers_and_router(cluster: Cluster) -> None:
     found = wait_for(cluster, lambda s: s["connections_waiting", ""] == 0, "nobody waits")
     rows = {row["name"]: row for row in cluster.workers()}
@@ -170,6 +171,7 @@ def test_workers_and_router(cluster: Cluster) -> None:
     assert not found.by("queue_connected")
 
 
+@ANY_MODE
 def test_counters_move_with_traffic(cluster: Cluster, clients: Clients) -> None:
     first, *others = clients.mixed(cluster, 6)
     before = scrape(cluster)

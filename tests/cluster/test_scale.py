@@ -69,7 +69,9 @@ def supervisor_status(cluster: Cluster) -> list[str]:
 def test_no_set_up_fails(cluster: Cluster) -> None:
     before = descriptors(cluster)
     with SetUps(cluster) as made:
-        assert scale(cluster, "4") == [
+        # With the hint about the clients' spread, if one has a session at this moment.
+        said = [line for line in scale(cluster, "4") if not line.endswith("them evenly")]
+        assert said == [
             f"{name(2)}: added",
             f"{name(3)}: added",
             STAYS.format(count="4 processes"),

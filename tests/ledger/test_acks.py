@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.conftest import Clients, ClusterFactory
+from cluster.modes import ANY_MODE
 
 from ledger.pairs import connect_pair
 from ledger.victim import MB, PeakMemory
@@ -12,6 +13,7 @@ from ledger.victim import MB, PeakMemory
 ASKED = 30
 
 
+@ANY_MODE
 def test_an_unanswered_message_is_not_kept(make_cluster: ClusterFactory, clients: Clients) -> None:
     """By the worker of the client, which another worker asks through."""
     cluster = make_cluster(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, server_environment
-from cluster.modes import NO_WORKER
+from cluster.modes import ANY_MODE, NO_WORKER
 from cluster.recorder import TestClient
 
 from ledger.pairs import connect_pair
@@ -67,6 +67,7 @@ def gather(pair: Pair, event: str, count: int) -> None:
     ],
 )
 @pytest.mark.parametrize("length", [5, 100_000])
+@ANY_MODE
 def test_the_first_emit_arrives_too(
     shared: Cluster, pair: Pair, way: str, count: int, length: int
 ) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import ANY_MODE
 
 from ledger.stranger import CLOSED, Stranger
+
+pytestmark = ANY_MODE
 
 NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 400 + ".0"]
 
