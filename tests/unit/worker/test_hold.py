@@ -41,6 +41,28 @@ def kept(app: App) -> list[Any]:
     return messages
 
 
+def move(app: App, session: Any) -> None:
+    """Move a session, with the held messages, back to the worker that it leaves."""
+    messages, hold = kept(app), hold_of(app)
+    hold._all = False
+    in_loop(app, hold.moved, session)
+    in_loop(app, hold.keep, session, messages)
+    in_loop(app, hold.release, session)
+
+
+def fill(app: App, client: Client) -> int:
+    """Send events until no more is read, and check how much is held; return their number."""
+    session, message, many = app.session, '42["echo","' + "x" * 10_000 + '"]', 0
+    while not session.held:
+        client.text(message)
+        many += 1
+        app.sleep(0.001)
+        assert many < 2 * MESSAGES_HELD // len(message)
+    most = MESSAGES_HELD + len(message) + OUTPUT_OBJECT
+    assert sum(len(one) + OUTPUT_OBJECT for one in kept(app)) <= most
+    return many
+
+
 def test_what_comes_is_kept_in_order_and_handled_in_order(make: Any) -> None:
     app = make()
     client = connect(app)
@@ -103,13 +125,18 @@ def test_a_message_that_runs_alone_holds_up_those_behind_it(make: Any) -> None:
     app.gone()
 
 
-def ask(app: App, client: Client) -> int:
-    """Let a handler wait for the client's acknowledgement; return the number of its event."""
+def on_ask(app: App) -> None:
+    """Add a handler that waits for its client's acknowledgement."""
 
     async def handler(sid: str) -> None:
         app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=20)))
 
     app.on("ask", handler)
+
+
+def ask(app: App, client: Client) -> int:
+    """Let a handler wait for the client's acknowledgement; return the number of its event."""
+    on_ask(app)
     client.text('42["ask"]')
     client.until(b'["question"]')
     ((asked,),) = app.sio.manager._awaited._asked.values()
@@ -188,12 +215,7 @@ def test_an_event_whose_attachments_come_while_it_is_kept(make: Any) -> None:
     client.send(masked(BINARY, b"two") + masked(TEXT, b'42["echo",3]'))
     app.settle(lambda: len(kept(app)) == 4)
     assert kept(app) == [text, b"one", b"two", '2["echo",3]']
-    messages, session = kept(app), app.session
-    hold = hold_of(app)
-    hold._all = False
-    in_loop(app, hold.moved, session)
-    in_loop(app, hold.keep, session, messages)
-    in_loop(app, hold.release, session)
+    move(app, app.session)
     app.settle(lambda: len(app.seen) == 2)
     assert app.seen == [(b"one", b"two"), (3,)]
     app.gone()
@@ -244,20 +266,8 @@ def test_whoever_sends_more_than_is_kept_is_read_no_more(make: Any) -> None:
     client = connect(app)
     session = app.session
     in_loop(app, hold_of(app).keep_all)
-    message = '42["echo","' + "x" * 10_000 + '"]'
-    many = 0
-    while not session.held:
-        client.text(message)
-        many += 1
-        app.sleep(0.001)
-        assert many < 2 * MESSAGES_HELD // len(message)
-    most = MESSAGES_HELD + len(message) + OUTPUT_OBJECT
-    assert sum(len(one) + OUTPUT_OBJECT for one in kept(app)) <= most
-    messages, hold = kept(app), hold_of(app)
-    hold._all = False
-    in_loop(app, hold.moved, session)
-    in_loop(app, hold.keep, session, messages)
-    in_loop(app, hold.release, session)
+    many = fill(app, client)
+    move(app, session)
     client.text('421["order",0]')
     client.until(b"431[]")
     assert app.seen[:-2] == [("x" * 10_000,)] * many

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.common.limits import EVENTS_WAITING, MESSAGES_HELD, OUTPUT_OBJECT
+from supervisor_sio.common.limits import EVENTS_WAITING
 from supervisor_sio.engine.frames import BINARY, TEXT
 from unit.client_frames import masked
 from unit.pythons import NEW_PYTHON
 from unit.worker.served import Client, ThreadApp, connect, end, open_session, serve_by
-from unit.worker.test_hold import PLACE, ask, dispatcher_of, in_loop, kept
-from unit.worker.threads.test_take_back import occupy, with_threads
+from unit.worker.test_hold import PLACE, ask, dispatcher_of, fill, in_loop, kept, on_ask
+from unit.worker.threads.test_take_back import occupied, with_threads
 
 pytestmark = NEW_PYTHON
 
@@ -47,11 +47,7 @@ def test_the_same_by_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     app = with_threads(1, monkeypatch)
     client = Client(app)
     sid = open_session(app, client)
-
-    async def handler(sid: str) -> None:
-        app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=20)))
-
-    app.on("ask", handler)
+    on_ask(app)
     assert client.http("POST", sid, "\x1e".join(['42["ask"]', *echoes(MANY)])) == "ok"
     question = client.http("GET", sid)
     number = question.removeprefix("42").partition("[")[0]
@@ -74,9 +70,7 @@ def test_an_answer_with_attachments_behind_many_events(monkeypatch: pytest.Monke
 
 def test_no_more_of_them_occupy_the_queue_of_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a client that sends many keeps all others waiting for longer."""
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
-    occupy(app, client)
+    app, client = occupied(monkeypatch)
     client.text(*echoes(MANY))
     app.settle(lambda: len(kept(app)) == MANY - EVENTS_WAITING)
     assert len(app.session.running) == 1 + EVENTS_WAITING
@@ -87,20 +81,11 @@ def test_no_more_of_them_occupy_the_queue_of_the_threads(monkeypatch: pytest.Mon
 
 
 def test_what_is_read_on_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.text(*echoes(EVENTS_WAITING))
     app.settle(lambda: dispatcher_of(app).is_full(session))
-    message, many = '42["echo","' + "x" * 10_000 + '"]', 0
-    while not session.held:
-        client.text(message)
-        many += 1
-        app.sleep(0.001)
-        assert many < 2 * MESSAGES_HELD // len(message)
-    most = MESSAGES_HELD + len(message) + OUTPUT_OBJECT
-    assert sum(len(one) + OUTPUT_OBJECT for one in kept(app)) <= most
+    many = fill(app, client)
     client.text('421["echo","last"]')
     app.go_on.set()
     client.until(b'431["last"]')
@@ -109,10 +94,8 @@ def test_what_is_read_on_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_leaves_then_has_sent_all_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.text(*echoes(2 * MANY), "1")
     app.settle(lambda: session.closed)
     app.go_on.set()
@@ -151,10 +134,8 @@ def test_answers_are_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_attachments_of_a_long_event_are_read_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of many attachments is long: the session is full when all of them have come."""
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.text('42["echo",1]', f'452-["echo",{PLACE % 0},{PLACE % 1}]')
     client.send(masked(BINARY, bytes(20_000)))
     app.settle(lambda: dispatcher_of(app).is_within(session))
@@ -167,10 +148,8 @@ def test_the_attachments_of_a_long_event_are_read_as_such(monkeypatch: pytest.Mo
 
 
 def test_nothing_is_left_of_who_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.text(*echoes(MANY))
     app.settle(lambda: len(kept(app)) == MANY - EVENTS_WAITING)
     in_loop(app, session.close)

@@ -19,7 +19,7 @@ from unit.client_frames import masked
 from unit.polling import make_server
 from unit.pythons import NEW_PYTHON
 from unit.worker.served import Client, ThreadApp, connect, serve_by
-from unit.worker.test_hold import PLACE, ask, dispatcher_of, hold_of, in_loop, kept
+from unit.worker.test_hold import PLACE, ask, dispatcher_of, hold_of, in_loop, kept, move
 from unit.worker.threads.test_pool import wait_for
 
 pytestmark = NEW_PYTHON
@@ -43,20 +43,17 @@ def occupy(app: ThreadApp, client: Client) -> None:
     app.settle(lambda: app.waiting == 1)
 
 
-def move(app: ThreadApp, session: Any) -> None:
-    """Move a session, with the held messages, back to the worker that it leaves."""
-    messages, hold = kept(app), hold_of(app)
-    hold._all = False
-    in_loop(app, hold.moved, session)
-    in_loop(app, hold.keep, session, messages)
-    in_loop(app, hold.release, session)
+def occupied(monkeypatch: pytest.MonkeyPatch) -> tuple[ThreadApp, Client]:
+    """An application whose only thread a handler of the client has."""
+    app = with_threads(1, monkeypatch)
+    client = connect(app)
+    occupy(app, client)
+    return app, client
 
 
 def test_only_what_runs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session, dispatcher = app.session, dispatcher_of(app)
-    occupy(app, client)
     text = f'52-7["echo",{PLACE % 0},{PLACE % 1}]'
     client.text('42["echo",1]', "4" + text)
     client.send(masked(BINARY, b"one") + masked(BINARY, b"two"))
@@ -79,10 +76,8 @@ def test_only_what_runs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.text(*(f'42{number}["echo",{number}]' for number in range(20)))
     app.settle(lambda: len(session.running) == 21)
     in_loop(app, hold_of(app).keep_all)
@@ -98,9 +93,7 @@ def test_each_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_event_that_begins_with_attachments_is_behind_those_that_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
-    occupy(app, client)
+    app, client = occupied(monkeypatch)
     text = f'51-["echo",{PLACE % 0}]'
     client.text('42["echo",1]', '42["echo",2]', "4" + text)
     app.settle(lambda: dispatcher_of(app)._partials)
@@ -170,10 +163,8 @@ def test_of_who_stays_they_are_handled_before_the_end(
 
 
 def test_of_who_has_ended_they_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.text('42["echo",1]', '42["echo",2]', "40/nowhere,")
     app.settle(lambda: dispatcher_of(app)._eio.is_busy(session))
     in_loop(app, session.close)  # told of when what runs alone is done
@@ -185,10 +176,8 @@ def test_of_who_has_ended_they_run_here(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_attachments_are_a_part_of_how_long_an_event_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = with_threads(1, monkeypatch)
-    client = connect(app)
+    app, client = occupied(monkeypatch)
     session = app.session
-    occupy(app, client)
     client.send(masked(TEXT, f'452-["echo",{PLACE % 0},{PLACE % 1}]'.encode()))
     client.send(masked(BINARY, bytes(LONG_EVENT)) + masked(BINARY, b"x"))
     app.settle(lambda: len(session.running) == 2)
