@@ -87,7 +87,9 @@ class Journaled(Worker):
     def _write(self, message: RelayMessage, scope: Any) -> None:
         if self.journal is None:
             return
-        if len(message.packets[0]) % 2:  # what is not for those who may come back
+        if message.run:
+            self.journal.events(message, scope)
+        elif len(message.packets[0]) % 2:  # what is not for those who may come back
             via = message.fields.get("via")
             self.journal.heard(
                 message.sender, message.stream, message.sequence, message.after, via, scope
