@@ -131,27 +131,41 @@ class Relaying(Takeover):
                 patience = time.monotonic() + 60
                 self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
 
-    async def leave(self, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+    async def leave(
+        self,
+        timeout: float,
+        sleep: Callable[[float], Awaitable[None]],
+        alone: Callable[[], bool],
+    ) -> None:
         """Wait until all workers have what this one has sent; called when it is about to end.
 
         :param timeout: seconds to wait at most.
         :param sleep: waits for so many seconds, as the worker does.
+        :param alone: whether the relay has ended for good: nobody can receive or confirm any more.
         """
         publisher, subscriber = self._publisher, self._subscriber
         if publisher is None or subscriber is None:
             return
-        if publisher.silent:
-            self._all_have = 0
-            return
         deadline = time.monotonic() + timeout
-        await self._wait_for_members(sleep)  # a new router has not sent the list yet
-        await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
-        # Mark the end: nothing needs to be fetched later. Wait once more, for what came meanwhile.
-        publisher.ends = True
+
+        def until() -> float:
+            return 0.0 if alone() else deadline
+
+        missing: list[str] = []
         sent = publisher.sent
-        missing = await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
-        # If the time was too short, wait_for_last_emits() waits on, and logs what is lost.
-        self._all_have = 0 if missing else sent
+        if not publisher.silent and not alone():
+            await self._wait_for_members(sleep)  # a new router has not sent the list yet
+            await subscriber.wait_confirmed(self._receivers, until, sleep)
+            # Mark the end: nothing needs to be fetched later. Wait once more, for what came
+            # meanwhile.
+            publisher.ends = True
+            sent = publisher.sent
+            missing = await subscriber.wait_confirmed(self._receivers, until, sleep)
+        if alone():
+            publisher.expect_no_relay()
+        else:
+            # If the time was too short, wait_for_last_emits() waits on, and logs what is lost.
+            self._all_have = 0 if missing else sent
 
     def wait_for_last_emits(self) -> None:
         """Wait until all workers have what :meth:`leave` did not wait for, and what was emitted

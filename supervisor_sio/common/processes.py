@@ -58,10 +58,25 @@ def has_parent(pid: int, parent: int) -> bool:
         return False
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process has ended, also if its parent has not noticed yet.
+
+    False when this process has no free descriptor to find out.
+    """
+    try:
+        return _read_stat(pid)[0] in "ZX"
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ESRCH)
+
+
 def _read_parent(pid: int) -> int:
+    return int(_read_stat(pid)[1])
+
+
+def _read_stat(pid: int) -> list[str]:
+    """The fields after the pid and the command in parentheses: the state, the parent, …"""
     with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        # The second field is the command in parentheses, the fourth the parent.
-        return int(file.read().rpartition(")")[2].split()[1])
+        return file.read().rpartition(")")[2].split()
 
 
 def process_memory(pid: int) -> int:

@@ -440,6 +440,11 @@ class Publisher:
         self._flush()
         self._send_frame(topic, pack(self.sender, 0, fields, packets))
 
+    def expect_no_relay(self) -> None:
+        """The relay has ended for good: :meth:`close` does not wait until it takes messages."""
+        with self._lock:
+            self._socket.setsockopt(zmq.LINGER, 0)
+
     def close(self, linger: Optional[int] = None) -> None:
         """Close the sockets. The publisher must not be used any more, in any thread.
 

@@ -8,7 +8,7 @@ import time
 from typing import Callable, Optional
 
 from ..common import identity
-from ..common.processes import has_parent, lineage
+from ..common.processes import has_ended, has_parent, lineage
 
 #: Seconds without supervisord's socket after which a worker that does not know supervisord's pid
 #: considers it gone. supervisord has the socket from before it starts a worker until it ends.
@@ -26,6 +26,8 @@ class Ancestors:
         #: Whether a router has sent supervisord's pid. Until then the parent may be the process
         #: that adopted this one when a wrapper ended.
         self._knows_supervisord = False
+        #: supervisord's pid, if it is in the same pid namespace as this process.
+        self._supervisord: Optional[int] = None
         #: Since when supervisord's socket has been missing.
         self._no_socket_since: Optional[float] = None
 
@@ -38,6 +40,11 @@ class Ancestors:
         if not self._gone and not all(has_parent(*pair) for pair in self._lineage):
             self._note_gone()
         return self._gone
+
+    @property
+    def without_supervisord(self) -> bool:
+        """Whether supervisord itself has ended: it will start no other router."""
+        return self._supervisord is not None and has_ended(self._supervisord)
 
     def _note_gone(self) -> None:
         self._gone = True
@@ -65,6 +72,7 @@ class Ancestors:
         :param same_host: whether supervisord is in the same pid namespace as this process.
         """
         self._knows_supervisord = True
+        self._supervisord = pid if same_host else None
         pairs = lineage(os.getpid(), pid)
         if pairs:
             self._lineage = pairs

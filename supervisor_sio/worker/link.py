@@ -172,6 +172,11 @@ class Link:
     def up(self) -> bool:
         return self._sock is not None
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no router, and supervisord, which would start one, has ended."""
+        return self._sock is None and self._ancestors.without_supervisord
+
     def _note_orphan(self) -> None:
         text = "supervisord or the worker's start script has ended: the worker stops, too"
         self._runtime.log(logger, logging.ERROR, text)

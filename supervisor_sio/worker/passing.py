@@ -31,6 +31,9 @@ class Router(Protocol):
     @property
     def welcomed(self) -> bool: ...
 
+    @property
+    def alone(self) -> bool: ...
+
     def post(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message as soon as the router takes it; without a router, drop it.
 
@@ -96,6 +99,8 @@ class Passing:
         wanted = await self._ask(message, descriptors, deadline)
         while wanted is None or wanted <= number:
             while not (self._router.welcomed or self._over) and time.monotonic() < deadline:
+                if self._router.alone:
+                    return False
                 await self._runtime.sleep(_LOOK)
             if self._over or time.monotonic() >= deadline:
                 return False

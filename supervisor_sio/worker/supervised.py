@@ -306,7 +306,8 @@ class Worker(Life):
     async def hand_over(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         for server in sessions.servers():
-            await server.manager.leave(deadline - time.monotonic(), self.runtime.sleep)
+            left = deadline - time.monotonic()
+            await server.manager.leave(left, self.runtime.sleep, lambda: self.link.alone)
 
     async def leave(self) -> None:
         await self.link.leave()

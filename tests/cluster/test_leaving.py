@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
@@ -127,3 +131,20 @@ def test_websockets_whose_clients_say_nothing_do_not_hold_it(make_cluster: Clust
     assert time.monotonic() - began < 12
     for sock in silent:
         sock.close()
+
+
+@pytest.mark.tries(3)
+def test_without_supervisord_and_relay_nobody_waits_for_confirmations(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    """Both workers have just emitted; there will be no relay that could bring it to the other."""
+    cluster = make_cluster(workers=2, drain_timeout="60").start()
+    for client in clients.mixed(cluster, 6):
+        client.call("emit_all", "last", 1, {})
+    assert cluster.process is not None
+    os.kill(cluster.router_pid, signal.SIGKILL)
+    cluster.process.kill()
+    cluster.process.wait()
+    began = time.monotonic()
+    wait_until(lambda: not cluster.processes(), 30, "the workers have ended")
+    assert time.monotonic() - began < 6  # 8 to 20 with the timeouts for confirmations

@@ -218,14 +218,14 @@ async def emit_after_the_end(
     sid = f"{tag}.{'moves':_>20}"
     await manager.emit("n", 0, room=sid)
     if in_time:
-        await manager.leave(5, asyncio.sleep)
+        await manager.leave(5, asyncio.sleep, lambda: False)
     await until(lambda: got == ['2["n",0]'])
     before.stop()
     (part,) = before.save()
     for number in range(1, late + 1):
         await manager.emit("n", number, room=sid)
     if not in_time:
-        await manager.leave(0.05, asyncio.sleep)
+        await manager.leave(0.05, asyncio.sleep, lambda: False)
     after = receive(part)
     manager.wait_for_last_emits()
     manager.finish()

@@ -9,7 +9,13 @@ from typing import Iterator
 
 import pytest
 
-from supervisor_sio.common.processes import has_parent, is_alive, is_descendant, process_memory
+from supervisor_sio.common.processes import (
+    has_ended,
+    has_parent,
+    is_alive,
+    is_descendant,
+    process_memory,
+)
 
 ME = os.getpid()
 
@@ -103,3 +109,15 @@ def test_whether_a_process_is_there() -> None:
     assert is_alive(process.pid) and is_alive(ME)
     process.communicate(b"")
     assert not is_alive(process.pid) and not is_alive(0)
+
+
+def test_whether_a_process_has_ended() -> None:
+    """Also one whose parent has not waited for it: it still has a pid."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert not has_ended(process.pid) and not has_ended(ME)
+    assert process.stdin is not None
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert is_alive(process.pid) and has_ended(process.pid)
+    process.wait()
+    assert has_ended(process.pid)

@@ -14,6 +14,7 @@ import eventlet
 import pytest
 
 from supervisor_sio.common import channel, reasons, takeover
+from supervisor_sio.worker import ancestors
 from supervisor_sio.worker import link as link_module
 from supervisor_sio.worker import passing as passing_module
 from supervisor_sio.worker.arriving import Adoption
@@ -254,6 +255,23 @@ def test_a_router_that_does_not_answer(
     until(lambda: linked.passed == [False])
     assert linked.link.not_passed == reasons.NO_ROUTER and linked.batches_closed
     assert linked.lost() == 0
+    channel.close_all(linked.last)
+
+
+def test_without_supervisord_it_does_not_wait_for_the_next_router(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing_module, "PASS_TIMEOUT", 60)
+    linked.connect()
+    linked.pass_on()
+    linked.router.expect("passing")
+    linked.router.send({"type": "pass", "batch": 0})
+    linked.router.expect("sessions")
+    monkeypatch.setattr(ancestors, "has_ended", lambda pid: True)
+    assert not linked.link.alone  # the router is there
+    linked.router.die()
+    until(lambda: linked.passed == [False])
+    assert linked.link.alone and linked.lost() == 0
     channel.close_all(linked.last)
 
 
