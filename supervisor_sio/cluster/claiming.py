@@ -110,7 +110,7 @@ class Claiming(Confirming):
                 self._returning[sid] = moved
             self._between.add(sid)
             client.arriving = []
-            self._known[sid] = client
+            self._known[sid], self._sid_of[client.pid] = client, sid
             self._early[sid] = Early(None)
             heard = self._journal.position(self._guests.get(sid) or home, home)
             last, _ = self._join_relay().last([home])
@@ -137,9 +137,7 @@ class Claiming(Confirming):
                 return
             self._early.pop(client.sid, None)
             self._take_out(client.sid, client.namespace)
-            self._known.pop(client.sid, None)
-            self._guests.pop(client.sid, None)
-            self._between.discard(client.sid)
+            self._let_go(client)
             moved = self._returning.pop(client.sid, None)
             if moved is not None:
                 self._note_moved(moved)

@@ -90,6 +90,8 @@ class HandingOver(Confirming):
         client = self._known.get(sid)
         if client is None and sid in self._moved:
             raise NotRecovered(IN_USE)  # it has moved to another worker during the questions
+        if client is not None and client.arriving is not None:
+            raise NotRecovered(IN_USE)  # it arrives from another worker, on another connection
         if client is None and pid in self._gone:
             raise NotRecovered(self._gone[pid])
         if client is None or client.namespace != namespace or not client.capable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
@@ -123,5 +124,34 @@ def test_at_the_same_time(
             await check_apart(workers[2], *copies)
             assert not any(copy.eio_sid in copy.worker.closed for copy in copies)
             assert not any(worker.manager.lost for worker in workers)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("where", range(3))
+def test_while_the_first_one_is_on_its_way(run: Any, where: int) -> None:
+    """The worker that had the client has given it away, and the next one does not have it yet."""
+
+    async def scenario(cluster: Cluster) -> None:
+        workers = await cluster.start(3)
+        home, there, _ = workers
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        second = copy_of(client)
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            answer = await cluster.ask(tag, question, packets)
+            if question["do"] == "taken":
+                assert client.sid in home.manager._moved
+                there.cluster = cluster
+                await workers[where].connect(second)
+            return answer
+
+        there.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        await there.connect(client)
+        assert client.recovered, client.reason
+        assert second.reason == reasons.IN_USE
+        await check_apart(home, client, second)
 
     run(scenario)
