@@ -182,7 +182,7 @@ class Claiming(Confirming):
             client.not_saved = ARRIVING  # until all missed events are written
             self._note_known(client)
             self._save(client)
-            self._note_arrival(sid)
+            self._note_arrival(sid, client.back)
             client.not_saved = last.not_saved
             if client.connected_at is not None:
                 admin.connected_at(self)[sid] = client.connected_at

@@ -66,6 +66,7 @@ class HandingOver(Confirming):
         which it has moved."""
         moved = self._moved.get(self._sid_of.get(pid, ""))
         if moved is not None and moved.namespace == namespace:
+            self._check_moved(moved)
             return {"moved": moved.tag}, ()
         client = self._claimed(pid, namespace)
         old = await self._check_unused(client)

@@ -86,7 +86,7 @@ class Inheriting(Confirming):
             taken_over.add(saved.text("heir_of"))
         elif "arrived" in dict(saved.pairs()):
             with self._tables:
-                self._note_arrival(saved.text("arrived"))
+                self._note_arrival(saved.text("arrived"), saved.seconds("at"))
         else:
             self._inherit_one(saved, reader, died)
 

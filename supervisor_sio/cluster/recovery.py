@@ -139,6 +139,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
             if self._is_ours(tag):  # otherwise the client has moved on since
                 moved = self._moved.get(self._sid_of.get(pid, ""))
                 was_here = was_here or moved is not None
+                self._check_moved(moved)
             answer, packets = ({"moved": moved.tag}, ()) if moved else await ask(tag, question, ())
             if self._is_known(pid):
                 continue  # this process has inherited it meanwhile

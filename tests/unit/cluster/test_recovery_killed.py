@@ -549,6 +549,53 @@ def test_of_one_that_has_come_it_does_not_tell(
     run(scenario)
 
 
+@pytest.mark.parametrize("comes_to", ["home", "other"])
+def test_one_that_has_not_come_is_not_looked_for_in_circles(run: Any, comes_to: str) -> None:
+    """Where it has moved has been inherited by the worker that is asked, which cannot have it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        await killed_before_it_has_come(cluster, client, dead)
+        await cluster.inherit(dead, home)
+        await until(lambda: dead.tag in home.manager.tags)
+        cluster.asked.clear()
+        await (home if comes_to == "home" else other).connect(client)
+        assert client.reason == reasons.INCOMPLETE
+        assert cluster.asked == ([] if comes_to == "home" else [(home.tag, "claim")])
+        await home.manager.confirm(cluster.ask)
+        assert len(told_of(home)) == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("inherits", ["home", "other"])
+@pytest.mark.parametrize("by_way_of", ["home", "another"])
+def test_that_it_had_come_before_proves_nothing(run: Any, inherits: str, by_way_of: str) -> None:
+    """The worker that is killed before the client has come has had it, and given it away, before:
+    the note of that, which its heir finds, is not about this time."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, there, another, other = await cluster.start(4)
+        client = Client()
+        await home.connect(client)
+        way = [there, home] if by_way_of == "home" else [there, another, home]
+        for worker in way:
+            client.lose()
+            await worker.connect(client)
+            assert client.recovered, client.reason
+            for one in cluster.workers:
+                await one.manager.confirm(cluster.ask)
+        await killed_before_it_has_come(cluster, client, there)
+        await cluster.inherit(there, home if inherits == "home" else other)
+        await home.manager.confirm(cluster.ask)
+        assert [sid for sid, *_ in told_of(home)] == [client.sid]
+        assert not home.manager.unconfirmed and not told_of(other) and not told_of(another)
+
+    run(scenario)
+
+
 def test_one_that_is_about_to_come_is_asked_about_again(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, there = await cluster.start(2)
