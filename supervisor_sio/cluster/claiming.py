@@ -23,7 +23,7 @@ from .histories import Stay
 from .lost import ARRIVING, Client, Moved, decode
 from .missed import NotRecovered, OwnerGone, size_of
 from .offsets import Asked
-from .recovery_base import Ask, Packets
+from .recovery_base import Ask, Packets, Results, Said
 from .rooms import IndexedManager
 
 
@@ -71,13 +71,19 @@ class Claiming(Confirming):
             with self._tables:
                 self._arriving.has_read(share, sum(map(size_of, missed)))
             self._check_expected(client)
-            taken = {**question, "do": "taken"}
-            answer, packets = await ask(tag, taken, ())
-            check_answer(answer)
-            last = read_state(packets, client.eio_sid)
-            missed = [*missed, *packets[1:]]
-            arrive = partial(self._arrive, client, last, missed, fetched, asked.offset)
-            await self._run_in_loop(arrive)
+            # Between the owner's answer and the end of _arrive() no journal has the client as one
+            # that can come back: so no thread has to wake up in between.
+            results = Results()
+
+            def arrive(said: Said) -> None:
+                base = asked.offset
+                results.take(partial(self._arrive_as, said, client, missed, fetched, base))
+
+            answer, _ = await ask(tag, {**question, "do": "taken"}, (), arrive)
+            if results.give_up():  # none has arrived
+                check_answer(answer)
+                raise NotRecovered(NO_OWNER)
+            results.get()
             arrived = True
             self._give(self._arriving, share, client.eio_sid)
         finally:
@@ -150,6 +156,22 @@ class Claiming(Confirming):
         assert self._journal is not None
         home = tag_of(client.sid)
         return self._journal.reaches(fetched, self._guests.get(client.sid) or home, home)
+
+    def _arrive_as(
+        self,
+        said: Said,
+        client: Client,
+        missed: Packets,
+        fetched: Heard,
+        offset: Optional[str],
+    ) -> None:
+        """:param said: the owner's answer to ``taken``.
+        :raises NotRecovered: when it does not give the client.
+        """
+        answer, packets = said
+        check_answer(answer)
+        last = read_state(packets, client.eio_sid)
+        self._arrive(client, last, [*missed, *packets[1:]], fetched, offset)
 
     def _arrive(
         self,

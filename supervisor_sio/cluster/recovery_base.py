@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from typing import Any, Awaitable, Callable, Deque, FrozenSet, List, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    Deque,
+    FrozenSet,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 from socketio import packet as sio_packet
 
@@ -23,8 +34,22 @@ from .missed import Journal, Missed, NotRecovered
 #: Encoded packets, each with its attachments.
 Packets = Sequence[Sequence[EncodedPacket]]
 Said = Tuple[dict[str, Any], Packets]
-#: Asks the worker that has the clients of a tag; never raises.
-Ask = Callable[[str, dict[str, Any], Packets], Awaitable[Said]]
+
+
+class Ask(Protocol):
+    """Asks the worker that has the clients of a tag; never raises."""
+
+    def __call__(
+        self,
+        tag: str,
+        question: dict[str, Any],
+        packets: Packets = (),
+        then: Optional[Callable[[Said], None]] = None,
+    ) -> Awaitable[Said]:
+        """:param then: called with the answer as soon as it has arrived, in the loop; it does not
+        raise. It is not called if none arrives in time.
+        """
+
 
 #: Why a client is disconnected that came back on a new connection while the old one seemed open.
 TRANSPORT_CLOSE = "transport close"
@@ -295,7 +320,7 @@ class RecoveryBase(Asking, Keeping):
         threads = None if self._outlet is None else self._outlet.threads
         if threads is None or threads.here:
             return call()
-        done, results = self._create_event(), _Results()
+        done, results = self._create_event(), Results()
         threads.run(0, results.take, call, done.set)
         await self._wait_for(done, RECOVERY_WAIT)
         if not results.give_up():
@@ -328,7 +353,7 @@ class _Wait:
         return self.is_over
 
 
-class _Results:
+class Results:
     """The result of a call in another thread."""
 
     def __init__(self) -> None:
@@ -345,7 +370,7 @@ class _Results:
             return False
         return True
 
-    def take(self, call: Callable[[], Any], done: Callable[[], None]) -> None:
+    def take(self, call: Callable[[], Any], done: Callable[[], None] = lambda: None) -> None:
         if not self.give_up():
             return
         try:

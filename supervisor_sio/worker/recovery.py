@@ -148,8 +148,14 @@ class Recovery:
 
     # --- questions ------------------------------------------------------------------------
 
-    async def _ask(self, tag: str, question: dict[str, Any], messages: Messages = ()) -> Said:
-        """Ask the worker that has the clients of a tag; called where handlers run."""
+    async def _ask(
+        self,
+        tag: str,
+        question: dict[str, Any],
+        messages: Messages = (),
+        then: Optional[Callable[[Said], None]] = None,
+    ) -> Said:
+        """:class:`..cluster.recovery_base.Ask`; called where handlers run."""
         ask = self.ask_others
         if ask is None:
             return no_answer(UNKNOWN_PID)
@@ -158,23 +164,33 @@ class Recovery:
             return no_answer(CLAIMS_FULL)
         answers: list[Said] = []
         event = self._eio.create_event()
+        has_threads = self._eio.runtime.has_threads
 
         def answered(answer: Said) -> None:
             answers.append(answer)
+            if then is not None and has_threads:  # else the waiting task is in the loop itself
+                then(answer)
             event.set()
 
         said = {"channel": self.manager.hears, **question}, messages
         self._eio.in_loop(ask, tag, said, answered)
         await self._eio.wait(event, CLAIM_TIMEOUT)
         answer = answers[0] if answers else no_answer()
+        if answers and then is not None and not has_threads:
+            then(answer)
         if is_claim and answer[0].get("reason") == UNKNOWN_PID:
             self._in_vain.use()
         return answer
 
     def answer(self, question: Said, answered: Callable[[Said], None]) -> None:
         """Answer another worker's question; called in the loop."""
+        runtime = self._eio.runtime
         # Like an acknowledgement: two workers may wait for each other's answers.
-        self._eio.runtime.run_answer(self._eio.call, self._answer, question, answered)
+        run = runtime.run_answer
+        if runtime.has_threads and question[0].get("do") == "taken":
+            # Nothing is waited for, and the client is nowhere until the answer has arrived.
+            run = runtime.call_soon
+        run(self._eio.call, self._answer, question, answered)
 
     async def _answer(self, question: Said, answered: Callable[[Said], None]) -> None:
         answer = no_answer()

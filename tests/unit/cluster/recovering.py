@@ -128,9 +128,7 @@ class Worker:
         client.recovered = client.reason = None
         asked = Asked(True, client.pid, client.offset, None)
         if client.pid is not None:
-            client.reason = await self.manager.recover(
-                client.eio_sid, {}, "/", asked, self.cluster.ask
-            )
+            client.reason = await self.manager.recover(client.eio_sid, {}, "/", asked, self._ask)
             if client.reason is None:
                 client.take()
                 return
@@ -140,6 +138,14 @@ class Worker:
         self.fan_out([client.eio_sid], ["0" + json.dumps({"sid": sid, "pid": pid})])
         await self.manager.connect(sid, "/")
         client.take()
+
+    async def _ask(
+        self, tag: str, question: Any, packets: Any = (), then: Optional[Callable[..., None]] = None
+    ) -> Any:
+        answer = await self.cluster.ask(tag, question, packets)
+        if then is not None:
+            then(answer)
+        return answer
 
     def reader(self) -> JournalReader:
         """Reads the journal as if the process had been killed."""

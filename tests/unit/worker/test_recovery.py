@@ -337,6 +337,63 @@ def test_a_flood_of_pids_that_nobody_knows(make: Any, monkeypatch: pytest.Monkey
     assert visitor.come()
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_word_that_a_client_is_here_now_is_taken_in_the_loop(make: Any, answers: bool) -> None:
+    """At once, also beside threads: no other thread has to wake up first."""
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    *_, recovery = (one for one in module.recoveries(app.runtime) if one.manager is app.sio.manager)
+    threads = app.runtime.threads
+    happened: list[Any] = []
+    said = {"moved": "t"}, [["x"]]
+
+    def ask(tag: str, question: Any, answered: Any) -> None:
+        if answers:
+            app.runtime.call_soon(answered, said)
+        else:
+            app.runtime.call_soon(happened.append, "no answer")
+
+    def then(answer: Any) -> None:
+        happened.append((answer, threads is None or threads.here))
+
+    async def asks() -> None:
+        happened.append(await recovery._ask("t", {"do": "taken"}, (), then))
+
+    recovery.ask_others = ask
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CLAIM_TIMEOUT", 5.0 if answers else 0.05)
+        app.runtime.call_soon(app.runtime.run, app.sio.eio.call, asks)
+        app.settle(lambda: len(happened) == 2)
+    assert happened == ([(said, True), said] if answers else ["no answer", no_answer()])
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 2)
+    app.gone()
+
+
+@pytest.mark.parametrize("do", ["taken", "fetch"])
+def test_a_client_is_given_away_in_the_loop(make: Any, do: str) -> None:
+    """And the answer is sent from there at once; other questions may wait in a thread."""
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    *_, recovery = (one for one in module.recoveries(app.runtime) if one.manager is app.sio.manager)
+    threads = app.runtime.threads
+    happened: list[Any] = []
+
+    async def answer_claim(question: Any, messages: Any) -> Any:
+        happened.append(threads is None or threads.here)
+        return {}, ()
+
+    recovery.manager.answer_claim = answer_claim
+    app.runtime.call_soon(recovery.answer, ({"do": do}, ()), happened.append)
+    app.settle(lambda: len(happened) == 2)
+    assert happened == [do == "taken" or not app.runtime.has_threads, ({}, ())]
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 2)
+    app.gone()
+
+
 def test_a_client_that_has_another_connection(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery_base, "CLIENT_ANSWERS", 0.05)
     app = make()
