@@ -6,7 +6,7 @@
 
 The first has the clients and the load of takeover.py, and kills a random worker every few seconds.
 In the end all clients leave. Ends with 1 unless every client that recovered has each event once and
-in order, nearly all that came back have recovered, and each client that was connected was
+in order, nearly all that came back in time have recovered, and each client that was connected was
 disconnected, once. ``many`` kills a worker that has all clients, and none of them comes back: how
 long it takes until another worker has them, and how long others wait meanwhile. costs.py has what
 recovery costs otherwise.
@@ -81,7 +81,7 @@ def kill_and_judge(run: Run, plan: Plan, seconds: float, dice: random.Random) ->
         clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
         (directory / "clients.json").write_text(json.dumps(clients))
         sent, handled = read_directory(directory, threads)
-        verdict = judge(clients, sent, handled, kills, ROOMS, plan.js, threads)
+        verdict = judge(clients, sent, handled, kills, ROOMS, plan.js, RECOVERY, threads)
         if verdict.right or at_last:
             break
     run.leave()
@@ -105,7 +105,8 @@ def report(verdict: Verdict, status: dict[str, Any]) -> str:
         ("events that clients sent", verdict.sent),
         ("of them lost with workers", verdict.with_workers),
         ("clients that came back", verdict.came_back),
-        ("of them to their session", f"{verdict.recovered} ({verdict.share:.2%})"),
+        (f"of them after more than {RECOVERY:.0f} s", verdict.late),
+        ("of the others to their session", f"{verdict.recovered} ({verdict.share:.2%})"),
         *((f"not recovered, {why}", n) for why, n in sorted(recovery["not_recovered"].items())),
         ("Python clients that came back", verdict.anew),
         ("sessions in the ledger", verdict.clients),

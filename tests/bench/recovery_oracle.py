@@ -50,6 +50,7 @@ class Kill:
 class Verdict:
     """:ivar came_back: how often clients that can recover have connected again.
     :ivar recovered: how often to their session.
+    :ivar late: how often to a new session after their time was over.
     :ivar anew: how often others have connected again.
     :ivar cut_off: clients whose handler of ``connect`` or ``disconnect`` a kill has ended.
     :ivar with_workers: events of clients that were lost with the workers that had them.
@@ -63,6 +64,7 @@ class Verdict:
     clients: int = 0
     came_back: int = 0
     recovered: int = 0
+    late: int = 0
     anew: int = 0
     cut_off: int = 0
     with_workers: int = 0
@@ -73,7 +75,9 @@ class Verdict:
 
     @property
     def share(self) -> float:
-        return self.recovered / self.came_back if self.came_back else 1.0
+        """The part of those who came back in time that recovered."""
+        in_time = self.came_back - self.late
+        return self.recovered / in_time if in_time else 1.0
 
     def fault(self, kind: str, text: str, times: int = 1) -> None:
         assert kind in FAULTS, kind
@@ -88,11 +92,13 @@ def judge(
     kills: Sequence[Kill],
     rooms: int,
     capable: int,
+    recovery: float,
     threads: bool = False,
 ) -> Verdict:
     """
     :param clients: their reports; those whose key is a number have stayed.
     :param capable: those whose key is less may recover.
+    :param recovery: seconds in which they may come back.
     """
     verdict = Verdict(emitted=sum(sum(emits.counts.values()) for emits in sent.values()))
     for text in handled.wrong:
@@ -110,6 +116,7 @@ def judge(
         if int(client["key"]) < capable:
             verdict.came_back += again
             verdict.recovered += client["recovered"]
+            verdict.late += sum(seconds > recovery for seconds in client["anew"])
         else:
             verdict.anew += again
         whole = client["recovered"] == again

@@ -80,6 +80,8 @@ class Client {
     this.hearing = new Hearing(begins);
     this.connects = 0;
     this.recovered = 0;
+    this.anew = []; // seconds without a connection before each new session
+    this.lost_at = 0;
     this.ends = [];
     this.sent = 0;
     this.acked = 0;
@@ -95,11 +97,15 @@ class Client {
     this.socket.on("connect", () => {
       this.connects++;
       if (this.socket.recovered) this.recovered++;
-      else if (this.connects > 1) this.hearing.begin_anew();
+      else if (this.connects > 1) {
+        this.hearing.begin_anew();
+        this.anew.push(now() - this.lost_at);
+      }
       this.sid = this.socket.id;
       this.onconnect?.();
     });
     this.socket.on("disconnect", (reason, details) => {
+      this.lost_at = now();
       if (!this.leaving) this.end(`${reason} ${details?.description ?? ""}`);
     });
     this.socket.on("connect_error", (error) => this.end(`connect_error: ${error.message}`));
@@ -126,10 +132,10 @@ class Client {
   }
 
   report() {
-    const { key, sid, connects, recovered, ends, sent, acked, hearing } = this;
+    const { key, sid, connects, recovered, anew, ends, sent, acked, hearing } = this;
     const { last, faults, examples } = hearing;
     const counts = { connects, recovered, sent, acked };
-    return { key: String(key), sid, ...counts, ends, last, faults, examples };
+    return { key: String(key), sid, ...counts, anew, ends, last, faults, examples };
   }
 }
 

@@ -34,6 +34,7 @@ def verdict(hearing: Hearing, emitter: str, ups: str = UPS, **changed: Any) -> V
         "sid": SID,
         "connects": 2,
         "recovered": 1,
+        "anew": [],
         "sent": 2,
         "acked": 1,
         "last": hearing.last,
@@ -41,7 +42,7 @@ def verdict(hearing: Hearing, emitter: str, ups: str = UPS, **changed: Any) -> V
         "examples": hearing.examples,
         **changed,
     }
-    return judge([client], {emitter: SENT}, handled, KILLS, 20, capable=10)
+    return judge([client], {emitter: SENT}, handled, KILLS, 20, capable=10, recovery=20.0)
 
 
 def test_nothing_is_missing() -> None:
@@ -64,6 +65,12 @@ def test_a_new_session_begins_somewhere() -> None:
     assert found.right, found.examples
     assert found.share == 0.0
     assert verdict(hearing, ALIVE).faults == {"lost to clients": 1}
+
+
+def test_who_comes_too_late_is_counted_apart() -> None:
+    hearing = heard(ALIVE, 3)
+    found = verdict(hearing, ALIVE, connects=4, recovered=1, anew=[19.9, 20.1])
+    assert (found.came_back, found.late, found.share) == (3, 1, 0.5)
 
 
 def test_who_cannot_recover_is_counted_apart() -> None:
