@@ -450,7 +450,7 @@ MUTATIONS = (
     Mutation(
         "threads that change rooms at the same time damage their tables",
         "cluster/rooms.py",
-        "        self._tables = RLock()\n",
+        "        self._tables = Tables()\n",
         '        self._tables = __import__("contextlib").nullcontext()\n',
         ("unit/cluster/test_threads.py::test_threads_change_rooms_at_the_same_time",),
     ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from _thread import RLock
 from contextlib import contextmanager
 from functools import partial
 from typing import (
@@ -34,6 +33,7 @@ from .gathering import Answers, Gathering
 from .members import Members
 from .replies import Came
 from .scope import Scope, Selection
+from .tables import Tables
 
 #: Seconds to wait for answers, unless the caller says otherwise.
 TIMEOUT = 5.0
@@ -53,7 +53,7 @@ class Call:
     :param sent: whether there is another process to send it to.
     """
 
-    def __init__(self, gathering: Gathering, done: Any, lock: RLock, sent: bool) -> None:
+    def __init__(self, gathering: Gathering, done: Any, lock: Tables, sent: bool) -> None:
         self.sent = sent
         self._gathering = gathering
         self._done = done
@@ -130,7 +130,7 @@ class Asking:
 
     # From the manager and its other parts.
     server: Any
-    _tables: RLock
+    _tables: Tables
     host_id: str
     _get_logger: Callable[[], Any]
     _run_dir: Any

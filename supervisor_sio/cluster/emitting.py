@@ -27,7 +27,7 @@ from ..common.limits import ACK_TIMEOUT
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.journal_format import OWN, Stream
 from ..relay.message import EncodedPacket, RelayMessage
-from ..relay.publisher import MessageTooLong
+from ..relay.publisher import MessageTooLong, Publisher
 from . import acks, sessions
 from .asking import Asking
 from .bases import BaseManager
@@ -59,6 +59,7 @@ class Emitting(Asking, Keeping):
     _gathering_question: Callable[..., acks.Question]
     _publish_to: Callable[..., Optional[int]]
     _moves: bool
+    _publisher: Optional[Publisher]
     _tags_of: Callable[[Room], set[Optional[str]]]
     _away_tags: Callable[[Room], set[str]]
 
@@ -191,7 +192,13 @@ class Emitting(Asking, Keeping):
         in_loop = threads is None or threads.here
         here = in_loop or (outlet is not None and outlet.concurrent)
         message = RelayMessage(self.host_id, 0, fields, packets, 0, time.monotonic())
-        with self._tables:
+        # Clients that are connecting get it at once, or not at all.
+        collects = in_loop and question is None and not (local or volatile or self._early)
+        tables = self._tables
+        tables.acquire()
+        try:
+            if tables.collected and not collects:
+                self._write_collected()
             stream: Stream = OWN
             number: Optional[int] = None
             if not local:
@@ -201,6 +208,10 @@ class Emitting(Asking, Keeping):
                 )
                 if message.sequence:
                     stream = message.stream
+                if collects and stream is None and self._collect(message, number):
+                    return
+                if tables.collected:
+                    self._write_collected()
             if question is not None and callback is not None:
                 self._callbacks.add(question.ack_id, callback)
             if here:
@@ -208,6 +219,8 @@ class Emitting(Asking, Keeping):
                 self._queue_for(message, stream, packets, question, volatile)
             elif stream is not OWN:
                 self._unwritten.add((stream, message.sequence))
+        finally:
+            tables.release()
         if in_loop:
             self._send_all()
         elif here:
@@ -215,6 +228,19 @@ class Emitting(Asking, Keeping):
         elif threads is not None:
             size = sum(map(len, packets))
             threads.run(size, self._emit_late, number, message, stream, packets, question, volatile)
+
+    def _collect(self, message: RelayMessage, number: Optional[int]) -> bool:
+        """Collect an event that was published to all, if it waits at the publisher.
+
+        Of what has left, everything is written.
+        """
+        publisher, tables = self._publisher, self._tables
+        if publisher is None or not publisher.is_waiting:
+            return False
+        if publisher.waiting <= len(tables.collected):  # the earlier ones have left
+            self._write_collected()
+        tables.collected.append((message, number))
+        return True
 
     def _emit_late(
         self,

@@ -4,6 +4,10 @@ With ``recovery``, the worker writes each event to its journal before it sends i
 number in the journal is the offset that clients get with it. Events of several threads must be sent
 in the order of their numbers: they are queued with ``_tables`` held, and every sending thread takes
 the oldest first.
+
+Events that are emitted in one turn of the loop, and that wait at the publisher until its end, are
+*collected* until then as well: they are written and sent together, as other workers receive them
+(see :mod:`.tables`).
 """
 
 from __future__ import annotations
@@ -86,6 +90,10 @@ class Keeping(IndexedManager):
     _audience: Callable[..., list[tuple[str, str]]]
     _admit: Callable[..., list[str]]
     _ended: Callable[[Client], None]
+    _queue_for: Callable[..., None]
+    _scope_of: Callable[[Optional[int]], Any]
+    _is_in_loop: Callable[[], bool]
+    _count_failure: Callable[[RelayMessage, BaseException], None]
 
     def __init__(self) -> None:
         self._tell_of: tuple[Callable[[str, int, int], None], Callable[[str, int], None]] = (
@@ -97,6 +105,7 @@ class Keeping(IndexedManager):
 
     def forget_kept(self) -> None:
         self._journal = None
+        self._tables.write = self._write_collected
         #: Monotonic time before which no new attempt to begin a journal is made.
         self._begin_again = 0.0
         #: The clients of this process by sid, and the sids of those that get no offsets.
@@ -521,6 +530,29 @@ class Keeping(IndexedManager):
                 self._send_alone(client, packets)
             else:
                 self._send_later((eio_sid,), packets)
+
+    def _write_collected(self) -> None:
+        """Write the collected events to the journal, and send them; with ``_tables``.
+
+        In another thread they are only queued: at the end of its turn the loop sends them.
+        """
+        for message, number in self._tables.take():
+            try:
+                message.scope = self._scope_of(number)
+                self._queue_for(message, None, list(message.packets), None, False)
+            except Exception as error:  # the emit has returned
+                self._count_failure(message, error)
+        if self._is_in_loop():
+            self._send_all()
+
+    def send_collected(self) -> None:
+        """Send what was emitted before. Call it in the loop, before a client is sent anything that
+        was not emitted."""
+        if self._tables.collected:
+            with self._tables:
+                pass  # they are written and sent
+        if self._sendings:
+            self._send_all()
 
     def _send_queued(self, packets: Sequence[EncodedPacket]) -> None:
         """Send what is queued, here or in the loop's thread. Call it without ``_tables``, as it may

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from _thread import RLock
 from typing import Any, Awaitable, Callable, ClassVar, Mapping, Optional, Sequence
 
 from ..common.rundir import ClusterInfo, RunDir
@@ -21,6 +20,7 @@ from ..relay.subscriber import Subscriber
 from .asking import Asking, Call
 from .relaying import RelayUnreachable
 from .replies import Key, Replies
+from .tables import Tables
 
 #: Seconds to wait for the router's list; a router that has just started sends it after a second.
 _ROUTER_TIMEOUT = 5.0
@@ -38,7 +38,7 @@ class Outside(Asking):
     """The part of a manager that asks without serving clients, and answers such questions."""
 
     # From the manager and its other parts.
-    _tables: RLock
+    _tables: Tables
     _publisher: Optional[Publisher]
     _run_dir: Optional[RunDir]
     _cluster: ClusterInfo

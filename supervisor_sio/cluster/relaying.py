@@ -63,6 +63,7 @@ class Relaying(Takeover):
     _journal: Optional[Journal]
     _moved: OrderedDict[str, Moved]
     _begin_journal: Callable[[], None]
+    send_collected: Callable[[], None]
     _run_tasks_here: Callable[[], None]
     _away_tags: Callable[[Any], set[str]]
     _note_heard: Callable[[RelayMessage, Stream], None]
@@ -241,7 +242,7 @@ class Relaying(Takeover):
         else:
             self.host_id = ("" if self.write_only else ASKER) + uuid.uuid4().hex
         publisher = Publisher(self._run_dir, cluster, self.host_id, counted=self._serves)
-        publisher.turn = self._turn
+        publisher.turn, publisher.ending_turn = self._turn, self.send_collected
         if not self._serves:
             self._listen_for_questions(publisher)
         self._publisher = publisher
@@ -469,8 +470,7 @@ class Relaying(Takeover):
         except GreenletExit:
             raise
         except BaseException as error:  # an application's Timeout is not an Exception
-            what = f"handling {message.fields.get('method')} ({type(error).__name__})"
-            self._failed_to_handle.count_failure(what, message.sender)
+            self._count_failure(message, error)
 
     def _receive_kept(self, message: RelayMessage) -> None:
         """The same with recovery: the journal notes what this process has received."""
@@ -488,11 +488,14 @@ class Relaying(Takeover):
         except GreenletExit:
             raise
         except BaseException as error:
-            what = f"handling {message.fields.get('method')} ({type(error).__name__})"
-            self._failed_to_handle.count_failure(what, message.sender)
+            self._count_failure(message, error)
         if heard and message.sequence:
             with self._tables:
                 self._note_heard(message, message.stream)
+
+    def _count_failure(self, message: RelayMessage, error: BaseException) -> None:
+        what = f"handling {message.fields.get('method')} ({type(error).__name__})"
+        self._failed_to_handle.count_failure(what, message.sender)
 
     def _living_senders(self) -> list[str]:
         return self._members.senders

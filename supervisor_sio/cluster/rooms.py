@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import RLock
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
@@ -11,6 +10,7 @@ from ..relay.methods import MalformedFields
 from ..relay.rooms import is_sid, room_hash
 from .bases import BaseManager
 from .scope import Selection
+from .tables import Tables
 
 #: One room, several, or ``None`` for everybody in the namespace.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
@@ -97,9 +97,8 @@ class IndexedManager(BaseManager):
         #: By hash: how many rooms with a client of this process have it; clients' own rooms do not
         #: count.
         self.hashes: dict[int, int] = {}
-        #: Held for moments only, and never while greenlets switch. It is a lock of the operating
-        #: system, even if a library has patched the module.
-        self._tables = RLock()
+        #: Held for moments only, and never while greenlets switch.
+        self._tables = Tables()
         self.rooms, self._rooms_of = {}, {}
         self.pending_connect, self.pending_disconnect = _Pending(), _Pending()
 

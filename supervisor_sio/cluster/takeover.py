@@ -14,7 +14,6 @@ Threads may emit meanwhile: see :meth:`Takeover._scope_of`.
 from __future__ import annotations
 
 import time
-from _thread import RLock
 from copy import copy
 from functools import partial
 from typing import (
@@ -40,6 +39,7 @@ from . import sessions
 from .asking import Asking
 from .handlers import ClientHandler, Handler, register
 from .scope import NOBODY, Scope
+from .tables import Tables
 
 #: Seconds between two looks at a condition that is waited for.
 _LOOK = 0.005
@@ -55,7 +55,7 @@ class Underway:
     """Counts operations that other threads have begun and not ended: emits, and changes of
     rooms."""
 
-    def __init__(self, lock: RLock) -> None:
+    def __init__(self, lock: Tables) -> None:
         self._lock = lock
         self.count = 0
 
@@ -79,7 +79,7 @@ class Takeover(Asking):
     _subscriber: Optional[Subscriber]
     _receive: Callable[[RelayMessage], None]
     _note_heard: Callable[[RelayMessage, Any], None]
-    _tables: RLock
+    _tables: Tables
     _guests: dict[str, str]
     # From recovery.
     _save_states_of: Callable[[Collection[str]], None]

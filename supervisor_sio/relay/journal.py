@@ -212,11 +212,15 @@ class Journal:
         if not self._writes:
             return [self.last] * len(run)
         now = time.monotonic()
-        records = [_record(None, scope, now, data) for data in run]
+        scoped = _encode_scope(scope)
+        size, pack = EVENT.size + len(scoped), EVENT.pack
+        records = [
+            pack(size + len(data), _EVENT, TO_ALL, 0, len(scoped), now) + scoped + data
+            for data in run
+        ]
         with self._lock:
-            first, written = self.last + 1, False
-            for record in records:
-                written = self._append(record, now)
+            first = self.last + 1
+            written = self._append_all(records, now)
             # If this process dies before the number is noted, the last record has it.
             if written:
                 self._note(message.sender, None, message.last, message.after, None, scope)
@@ -235,9 +239,30 @@ class Journal:
         piece.at.append(segment.write(record))
         piece.ended = now
         self.last += 1
+        self._prepare()
+        return True
+
+    def _append_all(self, records: Sequence[bytes], now: float) -> bool:
+        """Append several events, or gaps in their place; with the lock. Return whether the last one
+        is the event."""
+        piece, padded = self._pieces[-1], [one.ljust(aligned(len(one)), b"\0") for one in records]
+        data, segment = b"".join(padded), piece.segment
+        until = segment.used + len(data), self.last + len(records)
+        if until[0] > segment.size or until[1] > piece.most or now > piece.until:
+            return [self._append(record, now) for record in records][-1]
+        at = segment.write(data)
+        for one in padded:
+            piece.at.append(at)
+            at += len(one)
+        piece.ended = now
+        self.last += len(records)
+        self._prepare()
+        return True
+
+    def _prepare(self) -> None:
+        segment = self._piece
         if segment.used * 2 > segment.size and self._events.spare is None:
             self._events.prepare()
-        return True
 
     def heard(
         self,
@@ -698,18 +723,22 @@ class Journal:
 
 
 def _record(stream: Stream, scope: Scope, now: float, data: bytes) -> bytes:
-    tag = scoped = b""
+    tag, scoped = b"", _encode_scope(scope)
     if stream is None:
         code = TO_ALL
     elif stream is OWN:
         code = TO_OWN
     else:
         code, tag = TO_ONE, stream.encode()
-    if scope is not None:
-        scoped = json.dumps([scope[0], list(scope[1])], separators=(",", ":")).encode()
     size = EVENT.size + len(tag) + len(scoped) + len(data)
     head = EVENT.pack(size, _EVENT, code, len(tag), len(scoped), now)
     return head + tag + scoped + data
+
+
+def _encode_scope(scope: Scope) -> bytes:
+    if scope is None:
+        return b""
+    return json.dumps([scope[0], list(scope[1])], separators=(",", ":")).encode()
 
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()

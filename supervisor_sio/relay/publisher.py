@@ -48,6 +48,10 @@ def _no_loop() -> Optional[CallSoon]:
     return None
 
 
+def _nothing() -> None:
+    """Nothing is to be done."""
+
+
 #: Seconds between two turns of a lasting burst: after a longer pause the first message is sent at
 #: once.
 _STEADY = 0.1
@@ -129,6 +133,11 @@ class Publisher:
         #: Called at each message: returns how to run a call at the end of this turn; ``None`` in a
         #: thread without a loop, where every message is sent at once.
         self.turn: Callable[[], Optional[CallSoon]] = _no_loop
+        #: Called at the end of each turn in which messages were published, before those that have
+        #: waited are sent.
+        self.ending_turn: Callable[[], None] = _nothing
+        #: Whether the last published message waits for the end of this turn.
+        self.is_waiting = False
         self._burst = _Burst()
         self._last_sent = 0.0
         self._beat = _FIRST_BEAT
@@ -178,30 +187,40 @@ class Publisher:
             if self.tally is not None:
                 self.tally.note(tag, number, now)
             if len(data) <= RELAY_LONGEST_PUSHED or self.ends:
-                self._push(topic, data, now, volatile=False)
+                self.is_waiting = self._push(topic, data, now, volatile=False)
             else:
                 self._send_position(topic, now)
+                self.is_waiting = False
             self._last_sent = now
             self._beat = _FIRST_BEAT
             self.sent += 1
             return self.sent, tag, number, data
 
-    def _push(self, topic: bytes, data: bytes, now: float, volatile: bool) -> None:
-        """Send a message now, or with later ones of this turn of the loop."""
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for the end of this turn."""
+        return self._burst.messages
+
+    def _push(self, topic: bytes, data: bytes, now: float, volatile: bool) -> bool:
+        """Send a message now, or with later ones of this turn of the loop.
+
+        :return: whether it waits.
+        """
         burst = self._burst
         if not self._schedule_turn_end():
             self._flush()
             self._send_frame(topic, data)
-            return
+            return False
         burst.count += 1
         before, burst.last = burst.last, now
         if burst.count == 1 and not (burst.lasts and now - before <= _STEADY):
             self._send_frame(topic, data)
-            return
+            return False
         kind = topic == self._for_all, volatile
         if not burst.takes(kind, len(data)):
             self._flush()
         burst.add(kind, topic, data)
+        return True
 
     def _schedule_turn_end(self) -> bool:
         """Schedule the end of this turn. Return whether a loop runs in this thread."""
@@ -219,6 +238,7 @@ class Publisher:
     def _end_turn(self) -> None:
         if self._pid != os.getpid():
             return  # the loop is the parent's
+        self.ending_turn()
         with self._lock:
             burst = self._burst
             burst.lasts, burst.turn, burst.count = burst.count > 1, False, 0

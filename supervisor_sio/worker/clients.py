@@ -68,6 +68,8 @@ def install(server: Any, runtime: Runtime, max_attachments: int) -> Outlet:
     logger.addFilter(FEW_TRACEBACKS)
     eio.__class__ = AsyncEngineServer if compat.is_async(server) else EngineServer
     eio.start(runtime)
+    if getattr(server.manager, "recovery", 0):
+        eio.before_sending = server.manager.send_collected
     outlet = _way_to_clients(server, runtime, max_attachments)
     runtime.engines.append(eio.engine)
     runtime.outlets.append(outlet)

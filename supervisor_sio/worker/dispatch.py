@@ -154,6 +154,7 @@ class Dispatcher:
         return pkt.encode()
 
     def _send(self, eio_sid: str, encoded: Any) -> None:
+        self._eio.before_sending()
         session = self._sessions.get(eio_sid)
         if (
             session is not None

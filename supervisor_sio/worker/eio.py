@@ -90,6 +90,8 @@ class EngineOwner:
         #: Called in the loop when a session has ended. Returns a function to call in the loop
         #: before the disconnect handlers, or ``None``.
         self.ended: Callable[[Session], Optional[Callable[[], None]]] = lambda session: None
+        #: Called in the loop before a client is sent something that does not come from the manager.
+        self.before_sending: Callable[[], None] = lambda: None
         #: Called by :meth:`on_behind`, in the loop.
         self.behind: Callable[[Session, bool], None] = lambda session, behind: None
         #: Called in the loop when a session's next message may be delivered.
@@ -353,6 +355,11 @@ class EngineOwner:
                 "<binary>" if isinstance(pkt.data, bytes) else pkt.data,
             )
 
+    def deliver_alone(self, sid: str, pkt: Any) -> None:
+        """Send an Engine.IO packet that does not come from the manager. In the loop."""
+        self.before_sending()
+        self.deliver(sid, pkt)
+
     def deliver_each(self, sids: Sequence[str], messages: Sequence[Union[str, bytes]]) -> None:
         """Send messages to clients, and log each of them. Call it in the loop."""
         for sid in sids:
@@ -361,6 +368,7 @@ class EngineOwner:
 
     def close(self, sid: Optional[str]) -> None:
         """Disconnect a client, or all; their disconnect handlers run soon. Call it in the loop."""
+        self.before_sending()
         sids = list(self.engine.sessions) if sid is None else [sid]
         for sid in sids:
             session = self.engine.sessions.get(sid)
@@ -437,7 +445,7 @@ class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
 
     def send_packet(self, sid: str, pkt: Any) -> None:
         """Send an Engine.IO packet to a client; without a session, only log that."""
-        self.in_loop(self.deliver, sid, pkt)
+        self.in_loop(self.deliver_alone, sid, pkt)
 
     def get_session(self, sid: str) -> dict[str, Any]:
         """The application's data of a session: the same dictionary at each call.
@@ -490,7 +498,7 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
         :raises RuntimeError: if it is not called in the loop that serves the clients.
         """
         self._check_loop()
-        self.deliver(sid, pkt)
+        self.deliver_alone(sid, pkt)
 
     async def get_session(self, sid: str) -> dict[str, Any]:
         """:meth:`EngineServer.get_session`"""

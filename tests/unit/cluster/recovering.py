@@ -231,7 +231,8 @@ class Client:
         self.others: List[Any] = []
 
     def take(self, most: float = math.inf) -> None:
-        """Take the events that have arrived."""
+        """Take the events that have arrived, those emitted in this turn included."""
+        self.worker.manager.send_collected()
         packets = self.worker.got.pop(self.eio_sid, [])
         while packets and most > 0:
             most -= 1

@@ -30,6 +30,7 @@ async def drop_some(worker: Worker) -> None:
     eio.ping_interval = eio.ping_timeout = 0.01
     for _ in range(MANY):
         await worker.emit()
+    worker.manager.send_collected()
     assert worker.manager.journal.dropped[0] > 1
     await asyncio.sleep(0.1)
 

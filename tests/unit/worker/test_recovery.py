@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
+from engineio import packet
 
 from supervisor_sio.cluster import recovery_base
 from supervisor_sio.cluster.budget import Share
@@ -125,6 +126,30 @@ def look(app: App, seconds: float) -> None:
 
 def counted(reason: str) -> int:
     return refusals.by_reason[reason]
+
+
+def test_what_was_emitted_comes_before_what_the_server_sends(make: Any) -> None:
+    """Events of this turn may still be collected: they are sent first."""
+    app = make()
+    eio = app.sio.eio
+    assert eio.before_sending == app.sio.manager.send_collected
+    visitor = Visitor(app)
+    visitor.come()
+    (session,) = eio.engine.sessions.values()
+
+    def collected() -> None:
+        if not session.closed:
+            eio.deliver(session.sid, packet.Packet(packet.MESSAGE, '2["emitted"]'))
+
+    eio.before_sending = collected
+    visitor.connection.text('421["echo"]')
+    visitor.connection.until(b'42["emitted"]')
+    visitor.connection.until(b"431[")
+    app.do(eio.send(session.sid, "sent"))
+    visitor.connection.until(b'42["emitted"]')
+    visitor.connection.until(b"4sent")
+    app.do(eio.disconnect(session.sid))
+    assert b'42["emitted"]' in visitor.connection.ended()
 
 
 def test_a_client_comes_back(make: Any) -> None:
