@@ -105,7 +105,6 @@ class Keeping(IndexedManager):
 
     def forget_kept(self) -> None:
         self._journal = None
-        self._tables.write = self._write_collected
         #: Monotonic time before which no new attempt to begin a journal is made.
         self._begin_again = 0.0
         #: The clients of this process by sid, and the sids of those that get no offsets.
@@ -182,6 +181,7 @@ class Keeping(IndexedManager):
             self._begin_again = now + _AGAIN
             logger.error("recovery has no effect for the next %d s: %s", _AGAIN, error)
             return
+        self._tables.write = self._write_collected
         if self._subscriber is not None:
             self._subscriber.journal = self._journal
         self._watch_sessions()

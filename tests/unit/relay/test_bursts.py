@@ -76,6 +76,29 @@ def test_those_behind_it_leave_together_at_the_end_of_the_turn(burst: Burst) -> 
     assert burst.sent() == [(TO_ALL, 2, 4)]
 
 
+def test_whether_a_message_waits_is_known(burst: Burst) -> None:
+    """And the end of the turn is said before what waits is sent."""
+    publisher, said = burst.publisher, []
+    publisher.ending_turn = lambda: said.append((publisher.waiting, burst.sent()))
+    found = []
+    for length in (1, 1, 1, 15_000, 1, RELAY_LONGEST_PUSHED, 1):
+        burst.publish(length=length)
+        found.append((publisher.is_waiting, publisher.waiting))
+    assert found == [
+        (False, 0),
+        (True, 1),
+        (True, 2),
+        (True, 3),
+        (True, 4),
+        (False, 0),  # it is not sent through the relay, and what waited has left
+        (True, 1),
+    ]
+    burst.sent()
+    burst.end_turn()
+    assert said == [(1, [])] and publisher.waiting == 0
+    assert burst.sent() == [(TO_ALL, 7, 1)]
+
+
 def test_bursts_that_go_on_are_one_message_each(burst: Burst) -> None:
     burst.publish(count=5)
     burst.end_turn()

@@ -92,8 +92,10 @@ class Journaled(Worker):
         elif len(message.packets[0]) % 2:  # what is not for those who may come back
             via = message.fields.get("via")
             self.journal.heard(
-                message.sender, message.stream, message.sequence, message.after, via, scope
+                message.sender, message.stream, message.last, message.after, via, scope
             )
+        elif message.run is not None:
+            self.journal.events(message, scope)
         else:
             self.journal.event(message, message.stream, scope)
 
