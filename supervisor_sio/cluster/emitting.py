@@ -192,11 +192,11 @@ class Emitting(Asking, Keeping):
         in_loop = threads is None or threads.here
         here = in_loop or (outlet is not None and outlet.concurrent)
         message = RelayMessage(self.host_id, 0, fields, packets, 0, time.monotonic())
-        # Clients that are connecting get it at once, or not at all.
-        collects = in_loop and question is None and not (local or volatile or self._early)
         tables = self._tables
         tables.acquire()
         try:
+            # While a client connects, it depends on who emits whether it gets the event.
+            collects = in_loop and question is None and not (local or volatile or self._early)
             if tables.collected and not collects:
                 self._write_collected()
             stream: Stream = OWN

@@ -146,8 +146,9 @@ class Keeping(IndexedManager):
 
     def close_journal(self) -> None:
         """This process ends: heirs of its clients go on from the journal's present end."""
-        if self._journal is not None:
-            self._journal.close()
+        with self._tables:
+            if self._journal is not None:
+                self._journal.close()
 
     @property
     def recovers(self) -> bool:

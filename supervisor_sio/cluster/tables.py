@@ -26,13 +26,17 @@ class Tables(RLock):  # type: ignore[misc]  # CPython lets it be subclassed
 
     def __init__(self) -> None:
         self.collected: List[Collected] = []
-        #: Writes and sends what :meth:`take` returns; with the lock. It must not raise exceptions.
+        #: Writes and sends what :meth:`take` returns; with the lock.
         self.write: Callable[[], None] = self.collected.clear
 
     def __enter__(self) -> bool:  # type: ignore[override]  # without the arguments of acquire()
         self.acquire()
         if self.collected:
-            self.write()
+            try:
+                self.write()
+            except BaseException:
+                self.release()
+                raise
         return True
 
     def take(self) -> List[Collected]:

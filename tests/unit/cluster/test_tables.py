@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import List
+
+import pytest
 
 from supervisor_sio.cluster.tables import Tables
 from supervisor_sio.relay.message import RelayMessage
@@ -50,3 +53,17 @@ def test_consecutive_events_for_the_same_clients_are_one_message() -> None:
         ["2[2]"],
         ["2[3]", "2[4]", "2[5]"],
     ]
+
+
+def test_an_exception_does_not_keep_it_locked() -> None:
+    def fail() -> None:
+        tables.take()
+        raise OSError("no memory")
+
+    tables = Tables()
+    tables.write = fail
+    tables.collected.append((event(1, "red"), 1))
+    with pytest.raises(OSError), tables:
+        pass
+    with ThreadPoolExecutor() as executor:
+        assert executor.submit(tables.acquire, blocking=False).result()
