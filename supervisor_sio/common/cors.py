@@ -12,12 +12,17 @@ from typing import Any, Iterable, Mapping
 
 from .limits import CORS_ORIGINS, ORIGIN_CHARACTERS
 
+#: The methods of requests that a Socket.IO server answers.
+METHODS = "OPTIONS, GET, POST"
+
 #: Whether a page of an origin may send cookies along; ``*`` stands for all origins.
 Origins = Mapping[str, bool]
 
 _ORIGIN = re.compile(
     rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,%d})[ \t]*\r?\n" % ORIGIN_CHARACTERS
 )
+_ASKS_FOR_METHOD = re.compile(rb"\nAccess-Control-Request-Method:", re.IGNORECASE)
+_ASKS_FOR_FIELDS = re.compile(rb"\nAccess-Control-Request-Headers:([ -~]*)\r?\n", re.IGNORECASE)
 
 
 def origins_of(options: Iterable[Any]) -> dict[str, bool]:
@@ -74,4 +79,24 @@ def fields(origins: Origins, head: bytes) -> str:
     lines = f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
     if credentials:
         lines += "Access-Control-Allow-Credentials: true\r\n"
+    return lines
+
+
+def preflight_fields(origins: Origins, head: bytes) -> str:
+    """The CORS header lines of the answer that lets a preflight pass; empty if the request is not a
+    preflight, or not one of a page that may read the answers.
+
+    :param head: the request's head, as far as it was received.
+    """
+    head, end, _ = head.partition(b"\r\n\r\n")
+    head += end[:2]
+    if not (end and head.startswith(b"OPTIONS ") and _ASKS_FOR_METHOD.search(head)):
+        return ""
+    lines = fields(origins, head)
+    if not lines:
+        return ""
+    lines += f"Access-Control-Allow-Methods: {METHODS}\r\n"
+    wanted = _ASKS_FOR_FIELDS.search(head)
+    if wanted:
+        lines += f"Access-Control-Allow-Headers: {wanted[1].decode('ascii').strip()}\r\n"
     return lines

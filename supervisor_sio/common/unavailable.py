@@ -16,6 +16,9 @@ def answer(
 ) -> None:
     """Send an answer with an HTTP status, without waiting for a client that does not read.
 
+    A browser's preflight is accepted instead, so that the page can read the refusal of the request
+    that follows.
+
     :param read: the bytes of the request already read.
     :param origins: origins whose pages may read the answer.
     """
@@ -25,10 +28,15 @@ def answer(
         read += sock.recv(65536, socket.MSG_DONTWAIT)
     except OSError:
         pass
+    fields = cors.preflight_fields(origins or {}, read)
+    if fields:
+        status = "200 OK"
+    else:
+        fields = cors.fields(origins or {}, read)
     retry = f"Retry-After: {_RETRY_AFTER}\r\n" if status.startswith("503") else ""
     body = f"{status}\n"
     text = (
-        f"HTTP/1.1 {status}\r\n{retry}{cors.fields(origins or {}, read)}Connection: close\r\n"
+        f"HTTP/1.1 {status}\r\n{retry}{fields}Connection: close\r\n"
         f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     )
     try:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Callable, Optional
 
+from ..common.cors import METHODS
 from . import payload
 from .options import Options
 from .request import Request
@@ -214,7 +215,7 @@ class Answers:
         if origin and self.is_origin_allowed(request):
             lines = f"Access-Control-Allow-Origin: {origin}\r\n"
         if request.head.method == "OPTIONS":
-            lines += "Access-Control-Allow-Methods: OPTIONS, GET, POST\r\n"
+            lines += f"Access-Control-Allow-Methods: {METHODS}\r\n"
         wanted = request.header(b"access-control-request-headers")
         if wanted:
             lines += f"Access-Control-Allow-Headers: {wanted}\r\n"

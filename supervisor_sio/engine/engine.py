@@ -162,6 +162,11 @@ class Engine:
             origin = request.header(b"origin")
             self.owner.on_refusal("bad-origin", f"{origin} is not an accepted origin.")
             return self.answers.refusal(request, Fault.REQUEST, "Not an accepted origin.")
+        method = request.head.method
+        if method == "OPTIONS":
+            # Before all other checks: a browser shows why a request is refused only if the
+            # preflight before it is accepted.
+            return self.answers.preflight(request)
         if request.transport not in self.options.transports:
             return self._refuse(request, Fault.TRANSPORT, "bad-transport", "Invalid transport")
         if request.jsonp == NO_INDEX:
@@ -169,8 +174,7 @@ class Engine:
             return self._refuse(request, Fault.REQUEST, "bad-jsonp-index", message)
         if request.sid:
             return self._check_session(request)
-        method = request.head.method
-        if method not in ("GET", "OPTIONS"):
+        if method != "GET":
             message = f"Method {method} not supported"
             return self._refuse(request, Fault.METHOD, "bad-method", message)
         if request.version != _REVISION:
@@ -181,16 +185,12 @@ class Engine:
                 "The client is using an unsupported version of the Socket.IO or Engine.IO "
                 "protocols",
             )
-        if method == "OPTIONS":
-            return self.answers.preflight(request)
         if request.transport == WEBSOCKET:
             return self._check_handshake(request)
         return None
 
     def _check_session(self, request: Request) -> Optional[bytes]:
         method = request.head.method
-        if method == "OPTIONS":
-            return self.answers.preflight(request)
         if method not in ("GET", "POST"):
             message = f"Method {method} not supported"
             return self._refuse(request, Fault.REQUEST, "bad-method", message)

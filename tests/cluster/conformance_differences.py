@@ -64,6 +64,18 @@ DIFFERENCES = [
         r"OPTIONS [^|]*$",
     ),
     Difference(
+        "OPTIONS for a request that will be refused: as for any other",
+        "as Node's servers; only then a browser tells the page why",
+        {"status": "400", "content-type": "text/plain", "body": '".*"'},
+        {
+            **_CORS,
+            "status": "200",
+            "content-type": "text/plain; charset=UTF-8",
+            "body": "OK",
+        },
+        r"^OPTIONS",
+    ),
+    Difference(
         "the answer to JSONP: `text/javascript`",
         "as Node's servers; browsers may refuse to run plain text",
         {"status": "200", "content-type": "text/plain; charset=UTF-8", "body": "___eio.*"},

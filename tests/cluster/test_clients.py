@@ -32,7 +32,11 @@ CHUNKS = 4
 def cluster(make_module_cluster: ClusterFactory) -> Cluster:
     command = "supervisor-sio worker clients_app:app"
     return make_module_cluster(
-        workers=1, command=command, path="/socket.io/, /packed.io/", head_timeout="1"
+        workers=1,
+        command=command,
+        path="/socket.io/, /packed.io/",
+        head_timeout="1",
+        hold_timeout="1",
     ).start()
 
 
@@ -221,8 +225,23 @@ def test_a_client_that_sends_what_is_not_a_packet_comes_again(
 # --- refusals that a page of another origin can read -----------------------------
 
 FETCH = """
-fetch(%s).then(async (answer) => [answer.status, await answer.text()], (error) => [0, `${error}`])
+fetch(%s, { headers: %s }).then(
+  async (answer) => [answer.status, await answer.text()], (error) => [0, `${error}`])
 """
+#: Fields of socket.io-client's ``extraHeaders``; a browser sends a preflight before such a request.
+HEADERS: list[dict[str, str]] = [{}, {"Authorization": "one"}]
+
+
+def other_origin(cluster: Cluster, page: Page) -> None:
+    """Have a page of another origin than 127.0.0.1."""
+    page.go(f"http://localhost:{cluster.port}/")
+    wait_until(lambda: page.evaluate("typeof io") == "function", 20, "the page is there")
+
+
+def fetch(cluster: Cluster, page: Page, target: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Status and text that the page gets."""
+    status, text = page.evaluate(FETCH % (json.dumps(cluster.url + target), json.dumps(headers)))
+    return status, text
 
 
 @pytest.mark.parametrize(
@@ -234,13 +253,27 @@ fetch(%s).then(async (answer) => [answer.status, await answer.text()], (error) =
         (f"/socket.io/?EIO=4&transport=polling&x={'x' * 9000}", 414, "414 "),
     ],
 )
+@pytest.mark.parametrize("headers", HEADERS, ids=["simple", "preflight"])
 def test_chromium_shows_why_a_request_was_refused(
-    cluster: Cluster, page: Page, target: str, status: int, text: str
+    cluster: Cluster, page: Page, headers: dict[str, str], target: str, status: int, text: str
 ) -> None:
-    page.go(f"http://localhost:{cluster.port}/")  # another origin than 127.0.0.1
-    wait_until(lambda: page.evaluate("typeof io") == "function", 20, "the page is there")
-    got = page.evaluate(FETCH % json.dumps(cluster.url + target))
+    other_origin(cluster, page)
+    got = fetch(cluster, page, target, headers)
     assert got[0] == status and text in got[1]
+
+
+def test_chromium_shows_that_no_worker_is_there(cluster: Cluster, page: Page) -> None:
+    target = "/socket.io/?EIO=4&transport=polling"
+    other_origin(cluster, page)
+    for headers in HEADERS:
+        assert fetch(cluster, page, target, headers)[0] == 200
+    cluster.ctl("stop", "workers:*")
+    try:
+        for headers in HEADERS:
+            assert fetch(cluster, page, target, headers)[0] == 503
+    finally:
+        cluster.ctl("start", "workers:*")
+        cluster.wait_ready()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.common.cors import fields, may_be_told, origins_of, read_origins
+from supervisor_sio.common.cors import (
+    fields,
+    may_be_told,
+    origins_of,
+    preflight_fields,
+    read_origins,
+)
 from supervisor_sio.common.limits import CORS_ORIGINS, ORIGIN_CHARACTERS
 from supervisor_sio.engine.options import Options
 
@@ -74,6 +80,47 @@ def test_everybody_else(head: bytes) -> None:
 @pytest.mark.parametrize("head", [request(A, "Cookie: it has no e"), request(A).lower()])
 def test_any_head_as_far_as_it_has_come(head: bytes) -> None:
     assert f"Access-Control-Allow-Origin: {A}\r\n" in fields(ALLOWED, head)
+
+
+def preflight(origin: str, more: str = "", end: str = "\r\n") -> bytes:
+    return (
+        f"OPTIONS /socket.io/ HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n"
+        f"Access-Control-Request-Method: GET\r\n{more}{end}"
+    ).encode()
+
+
+def test_a_preflight() -> None:
+    allowed = fields(ALLOWED, request(B)) + "Access-Control-Allow-Methods: OPTIONS, GET, POST\r\n"
+    assert preflight_fields(ALLOWED, preflight(B)) == allowed
+    asked = preflight(B, "Access-Control-Request-Headers:  authorization,x-a \r\n")
+    assert preflight_fields(ALLOWED, asked) == (
+        f"{allowed}Access-Control-Allow-Headers: authorization,x-a\r\n"
+    )
+    assert preflight_fields(ALLOWED, asked.replace(b"Access-Control", b"access-control")) == (
+        preflight_fields(ALLOWED, asked)
+    )
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        preflight("http://c.example"),
+        preflight(A, end=""),  # there may be more of it
+        preflight(A).replace(b"OPTIONS", b"GET"),
+        preflight(A).replace(b"-Request-Method", b"-Requested"),
+        request(A).replace(b"GET", b"OPTIONS"),
+        b"OPTIONS / HTTP/1.1\r\n\r\n" + preflight(A),  # its body
+    ],
+)
+def test_what_is_not_a_preflight_of_such_a_page(head: bytes) -> None:
+    assert preflight_fields(ALLOWED, head) == preflight_fields({}, preflight(A)) == ""
+
+
+@pytest.mark.parametrize("wanted", ["x\rX: y", "x\0", "\xe4"])
+def test_no_field_is_added_by_what_a_preflight_asks_for(wanted: str) -> None:
+    asked = preflight(A, f"Access-Control-Request-Headers: {wanted}\r\n")
+    assert "Access-Control-Allow-Headers" not in preflight_fields(ALLOWED, asked)
 
 
 def test_what_a_worker_tells() -> None:

@@ -93,10 +93,10 @@ def test_the_application_refuses(world: World) -> None:
         ({"sid": "unknown", "method": "PUT"}, 3, "bad-method"),
         ({"query": ""}, 5, "bad-version"),
         ({"query": "EIO=3"}, 5, "bad-version"),
-        ({"query": "", "method": "OPTIONS"}, 5, "bad-version"),
         ({"query": "EIO=4&j=x"}, 3, "bad-jsonp-index"),
         ({"transport": "websocket"}, 3, "bad-upgrade"),
         ({"Origin": "http://evil.example"}, 3, "bad-origin"),
+        ({"Origin": "http://evil.example", "method": "OPTIONS"}, 3, "bad-origin"),
     ],
 )
 def test_refusals(world: World, more: dict[str, str], code: int, kind: str) -> None:
@@ -115,11 +115,22 @@ def test_a_websocket_of_another_version_is_told_which_one(world: World) -> None:
     assert session.state is State.POLLING
 
 
-@pytest.mark.parametrize("sid", ["", "unknown"])
-def test_a_preflight(sid: str) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"sid": "unknown"},
+        {"query": "EIO=3"},
+        {"query": "EIO=4&j=x"},
+        {"transport": "flash"},
+        {"transport": "websocket"},
+    ],
+)
+def test_a_preflight(more: dict[str, str]) -> None:
+    """Accepted also before a request that will be refused: only then the page learns why."""
     world = World(cors_allowed_origins="*")
-    exchange = refused(world, method="OPTIONS", sid=sid, Origin="http://a.example")
-    assert exchange.status == 200
+    exchange = refused(world, method="OPTIONS", Origin="http://a.example", **more)
+    assert exchange.status == 200 and not world.owner.refused
     assert "\r\nAccess-Control-Allow-Methods: OPTIONS, GET, POST" in exchange.head
 
 

@@ -142,6 +142,32 @@ def test_a_page_may_read_that_no_worker_was_there(loop: asyncio.AbstractEventLoo
 
 
 @pytest.mark.parametrize(
+    "origin, status", [(ORIGIN, "200 OK"), ("http://c.example", "503 Service Unavailable")]
+)
+def test_a_preflight_is_not_refused(
+    loop: asyncio.AbstractEventLoop, origin: str, status: str
+) -> None:
+    """Otherwise the page could not read why the request that follows is."""
+
+    def scenario() -> None:
+        harness = Harness(max_pending=8, origins=lambda: {ORIGIN: True})
+        head = (
+            "OPTIONS /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n"
+            f"Origin: {origin}\r\nAccess-Control-Request-Method: GET\r\n"
+            "Access-Control-Request-Headers: authorization\r\n\r\n"
+        )
+        client = harness.connect("10.0.0.1", head.encode())
+        harness.entrance.refuse(harness.placed.pop(), "hold-timeout")
+        answer = client.recv(1000).decode()
+        assert answer.startswith(f"HTTP/1.1 {status}\r\n")
+        accepted = "\r\nAccess-Control-Allow-Headers: authorization\r\n" in answer
+        assert accepted == (origin == ORIGIN) != ("\r\nRetry-After: " in answer)
+        assert harness.refusals.by_reason == {"hold-timeout": 1}
+
+    run(loop, scenario)
+
+
+@pytest.mark.parametrize(
     ("address", "network"),
     [
         ("10.1.2.3", "10.1.2.3"),
