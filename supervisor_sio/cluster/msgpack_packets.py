@@ -8,8 +8,9 @@ python-socketio's class is for clients in Python, and differs from ``socket.io-m
   ``auth`` that is not given. Here it is ``None``, as in JSON.
 
 Other values of type 0 are a ``Date`` (eight bytes) or an ``ArrayBuffer``, which cannot be told
-apart; they stay ``msgpack.ExtType``, as in python-socketio. An extension of any other type is
-refused, unless the application has an ``ext_hook``.
+apart; they stay ``msgpack.ExtType``, as in python-socketio. Type -1 is a timestamp, see msgpack's
+specification, and becomes ``msgpack.Timestamp``. An extension of any other type is refused, unless
+the application has an ``ext_hook``.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pytest
 import socketio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgpack import ExtType
+from msgpack import ExtType, Timestamp
 
 from supervisor_sio.common.limits import TRACEBACKS
 from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS
@@ -215,6 +215,18 @@ def test_undefined_of_msgpack_is_none(make: Any) -> None:
     assert app.seen == [None, ({"a": [None, 1]},), "transport close"]
 
 
+def test_a_timestamp_and_a_date_of_msgpack(make: Any) -> None:
+    """A timestamp is msgpack's own; JavaScript writes a Date as an extension of type 0."""
+    app = make(serializer="msgpack")
+    client = open_msgpack(app)
+    values = [Timestamp(5), ExtType(0, bytes(8))]
+    event = {"type": 2, "data": ["echo", values], "nsp": "/", "id": 4}
+    client.send(masked(BINARY, msgpack.dumps(event)))
+    client.until(msgpack.dumps([values]))
+    app.gone()
+    assert app.seen == [(values,), "transport close"]
+
+
 def test_a_disconnect_by_msgpack_has_no_data(make: Any) -> None:
     """JavaScript's parser takes nil for data, and refuses a DISCONNECT with data."""
     app = make(serializer="msgpack")
@@ -237,6 +249,8 @@ def test_a_disconnect_by_msgpack_has_no_data(make: Any) -> None:
         msgpack.dumps({"type": True, "nsp": "/"}),
         msgpack.dumps({"type": 2, "data": ["echo"], "nsp": "/", "id": "1"}),
         msgpack.dumps({"type": 2, "data": ["echo", ExtType(5, b"x")], "nsp": "/"}),
+        msgpack.dumps({"type": 2, "data": ["echo", ExtType(0, bytes(1))], "nsp": UNDEFINED}),
+        b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data\x92\xa4echo\xc7\x05\xff" + bytes(5),  # no timestamp
         msgpack.dumps({"type": 2, "data": ["echo"], "nsp": "/"}) + b"\xc0",
     ],
 )
