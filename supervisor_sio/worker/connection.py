@@ -29,7 +29,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
-from ..common import cors
+from ..common.cors import origins_of
 from ..common.limits import (
     HEAD_BYTES,
     LINGER_SECONDS,
@@ -39,6 +39,7 @@ from ..common.limits import (
 )
 from ..common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from ..common.request import BadRequest, parse_head
+from ..common.unavailable import refusal
 from ..engine.deadlines import NEVER
 from ..engine.engine import Engine
 from ..engine.http import Head, HttpError, find_end, read_head
@@ -317,17 +318,12 @@ class Connection(Movable):
         self._begun()
         self._unread = True
         self.state = _WAITING
-        body = f"{error.status}\n"
         head, origins = self.data, {}
         if self.sock is not None:
-            origins = cors.origins_of(engine.options for engine in self.server.runtime.engines)
+            origins = origins_of(engine.options for engine in self.server.runtime.engines)
             with suppress(OSError):  # read on after a line that is too long, to find Origin
                 head += self.sock.recv(_READ)
-        text = (
-            f"HTTP/1.1 {error.status}\r\n{cors.fields(origins, head)}Connection: close\r\n"
-            f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-        )
-        self.answer(text.encode(), close=True)
+        self.answer(refusal(error.status, head, origins), close=True)
 
     # --- a request ----------------------------------------------------------------
 

@@ -387,15 +387,19 @@ def test_a_page_may_read_that_its_request_was_malformed(make: Any, origin: str) 
     app.gone()
 
 
-def test_a_page_may_read_that_its_request_was_too_long(make: Any) -> None:
-    """Also on a kept connection, of which the worker reads a few bytes at a time."""
+@pytest.mark.parametrize("method, status", [("GET", "414 "), ("OPTIONS", "200 ")])
+def test_a_page_may_read_that_its_request_was_too_long(make: Any, method: str, status: str) -> None:
+    """Also on a kept connection, of which the worker reads a few bytes at a time; the preflight
+    before such a request is accepted.
+    """
     app = make(cors_allowed_origins="*")
     client = Client(app)
     sid = open_session(app, client)
-    line = f"GET /socket.io/?EIO=4&transport=polling&sid={sid}&x={'x' * 9000} HTTP/1.1\r\n"
-    client.send(f"{line}Host: x\r\nOrigin: http://page.example\r\n\r\n".encode())
+    line = f"{method} /socket.io/?EIO=4&transport=polling&sid={sid}&x={'x' * 9000} HTTP/1.1\r\n"
+    asked = "Access-Control-Request-Method: GET\r\n" if method == "OPTIONS" else ""
+    client.send(f"{line}Host: x\r\nOrigin: http://page.example\r\n{asked}\r\n".encode())
     answer = client.ended()
-    assert answer.startswith(b"HTTP/1.1 414 ")
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
     assert b"\r\nAccess-Control-Allow-Origin: http://page.example\r\n" in answer
     end(app)
 
