@@ -1030,7 +1030,8 @@ RELAY_BUNDLE_MESSAGES = _limit(
     128,
     "messages",
     "turn of a process's loop",
-    "messages that are collected and sent together, within RELAY_LONGEST_PUSHED bytes",
+    "messages that are collected and sent together, or received and handled together, within"
+    " RELAY_LONGEST_PUSHED bytes",
 )
 RELAY_MOST_ROOMS = _limit(
     "RELAY_MOST_ROOMS",

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from functools import partial
 from typing import (
     Any,
     Awaitable,
     Callable,
     Container,
+    Deque,
     FrozenSet,
     Iterable,
     Iterator,
@@ -40,6 +42,8 @@ from .message import (
     look,
     read_number,
     runs,
+    sender_of,
+    take_run,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
@@ -160,6 +164,8 @@ class Hearing:
         self._inbox = self._main.inbox
         #: The other pieces of the bundle that was received last.
         self._pieces: Iterator[Piece] = iter(())
+        #: Frames that were received together, and are not handled yet.
+        self._frames: Deque[bytes] = deque()
         self._adoptions: List[Adoption] = []
         #: Whether it receives for its own clients only.
         self._simple = True
@@ -469,22 +475,40 @@ class Hearing:
         piece = next(self._pieces, None)
         return () if piece is None else piece(now)
 
+    def _take_next(self, now: float) -> Iterable[RelayMessage]:
+        """Handle the first of ``_frames``, and with it those that continue it, like a bundle."""
+        frames, topic = self._frames, self._for_all
+        whole = frames[0]
+        if not whole.startswith(topic):
+            return self._take_frame(frames.popleft(), now)
+        run = take_run(frames, len(topic))
+        if len(run) == 1:
+            return self._take_frame(whole, now)
+        if self._sender == sender_of(run[0]):
+            return ()
+        self._pieces = self._open_run(topic, run)
+        piece = next(self._pieces, None)
+        return () if piece is None else piece(now)
+
     def _open_bundle(self, topic: bytes, messages: Iterable[bytes]) -> Iterator[Piece]:
         for run in runs(messages):
-            try:
-                beginning = look(run[0], 0)._replace(messages=len(run))
-                passed_over = self._passes_over(topic, beginning)
-            except ValueError as error:
-                self.refuse(error)
-                continue
-            if passed_over:
-                continue
-            joined = self._join(topic, beginning, run) if len(run) > 1 else None
-            if joined is not None:
-                yield partial(_as_it_is, joined)
-                continue
-            for data in run:
-                yield partial(self._take, topic, data, 0)
+            yield from self._open_run(topic, run)
+
+    def _open_run(self, topic: bytes, run: Sequence[bytes]) -> Iterator[Piece]:
+        try:
+            beginning = look(run[0], 0)._replace(messages=len(run))
+            passed_over = self._passes_over(topic, beginning)
+        except ValueError as error:
+            self.refuse(error)
+            return
+        if passed_over:
+            return
+        joined = self._join(topic, beginning, run) if len(run) > 1 else None
+        if joined is not None:
+            yield partial(_as_it_is, joined)
+            return
+        for data in run:
+            yield partial(self._take, topic, data, 0)
 
     def _join(self, topic: bytes, beginning: Look, run: Sequence[bytes]) -> Optional[RelayMessage]:
         """Join events for the same clients to one; ``None`` if they cannot be joined."""

@@ -26,7 +26,7 @@ import functools
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Deque, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 from ..common.limits import RELAY_MOST_REPEATED, RELAY_MOST_ROOMS
 from .rooms import hashes_of
@@ -53,6 +53,9 @@ _VIA = struct.Struct("!QB")
 _PART = struct.Struct("!I")
 #: the offset of the length of a message's JSON object
 _FIELDS_AT = _HEAD.size - _PART.size
+#: a message's number, and its offset
+_SEQUENCE = struct.Struct("!Q")
+_SEQUENCE_AT = 4
 
 #: Version 2: version, sequence, after, time, lengths of the sender's name and of the JSON object.
 _HEAD_2 = struct.Struct("!BQQdBI")
@@ -322,6 +325,38 @@ def runs(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
         joins, rest = kind[1:2] == bytes([_MESSAGE]), data[_FIELDS_AT:end]
     if run:
         yield run
+
+
+def take_run(frames: Deque[bytes], start: int) -> list[bytes]:
+    """Remove from some frames the first one, and those that continue it: they have the next
+    numbers, and differ only in numbers, times and packets.
+
+    :param start: the length of the topic of the first frame.
+    :return: the messages.
+    """
+    whole = frames.popleft()
+    data = whole[start:]
+    run = [data]
+    if len(data) < _HEAD.size or data[1] != _MESSAGE:
+        return run
+    first: int = _SEQUENCE.unpack_from(data, _SEQUENCE_AT)[0]
+    sequence_at, fields_at, end = (
+        start + offset for offset in (_SEQUENCE_AT, _FIELDS_AT, _fields_end(data))
+    )
+    kind, rest = whole[:sequence_at], whole[fields_at:end]
+    while first and frames:
+        whole = frames[0]
+        if whole[:sequence_at] != kind or whole[fields_at:end] != rest:
+            break
+        if _SEQUENCE.unpack_from(whole, sequence_at)[0] != first + len(run):
+            break
+        run.append(frames.popleft()[start:])
+    return run
+
+
+def sender_of(data: bytes) -> bytes:
+    """The name of a message's sender."""
+    return data[_HEAD.size : _HEAD.size + data[2]]
 
 
 def unpack_run(run: Sequence[bytes]) -> RelayMessage:

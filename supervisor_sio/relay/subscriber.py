@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import Callable, Generator, Iterable, NamedTuple, Optional
+from typing import Any, Callable, Generator, Iterable, NamedTuple, Optional
 
 import zmq
 
@@ -19,6 +19,7 @@ from ..common.limits import (
     CATCH_UP_WAIT,
     RELAY_BUNDLE_MESSAGES,
     RELAY_HIGH_WATER,
+    RELAY_LONGEST_PUSHED,
     RELAY_MOST_FAILURES,
 )
 from ..common.refusals import Refusals
@@ -142,6 +143,9 @@ class Subscriber(Hearing):
             elif (piece := next(self._pieces, None)) is not None:
                 messages = piece(now)
                 count += 1
+            elif self._frames:
+                messages = self._take_next(now)
+                count += 1
             else:
                 try:
                     frame = receive(NOBLOCK, False)
@@ -150,12 +154,16 @@ class Subscriber(Hearing):
                     yield Wait(due - now, True)
                     continue
                 if frame.more:
-                    while receive(NOBLOCK, False).more:
-                        pass
-                    self.refuse(MessageError("several frames"))
+                    self._refuse_frames(receive)
                 else:
-                    messages = self._take_frame(frame.bytes, now)
                     self._failures = 0
+                    if count:
+                        # One does not come alone: those that wait are read, to be joined.
+                        self._frames.append(frame.bytes)
+                        self._receive_waiting(receive)
+                        messages = self._take_next(now)
+                    else:
+                        messages = self._take_frame(frame.bytes, now)
                 count += 1
             if self.catching_up or not self._simple:
                 if self._main is not None:
@@ -166,6 +174,26 @@ class Subscriber(Hearing):
             for message in messages:
                 self._failures = 0
                 deliver(message)
+
+    def _receive_waiting(self, receive: Callable[[int, bool], Any]) -> None:
+        """Receive more frames, as many as wait."""
+        size = 0
+        while len(self._frames) < _RECEIVED and size < RELAY_LONGEST_PUSHED:
+            try:
+                frame = receive(NOBLOCK, False)
+            except zmq.Again:
+                return
+            if frame.more:
+                self._refuse_frames(receive)
+                return
+            self._frames.append(frame.bytes)
+            size += len(frame.bytes)
+
+    def _refuse_frames(self, receive: Callable[[int, bool], Any]) -> None:
+        """Skip the rest of a message of several frames."""
+        while receive(NOBLOCK, False).more:
+            pass
+        self.refuse(MessageError("several frames"))
 
     def _deliver_pending(self, deliver: Deliver) -> Steps:
         if self._main is not None:
