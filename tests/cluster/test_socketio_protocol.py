@@ -122,6 +122,18 @@ def test_who_never_connects_does_not_stay(cluster: Cluster) -> None:
         websocket.expect_end()
 
 
+@pytest.mark.parametrize("before", [(), ("40/refusing,",)], ids=["nothing", "refused"])
+def test_who_never_connects_by_polling_does_not_stay(
+    cluster: Cluster, before: tuple[str, ...]
+) -> None:
+    session = Session(cluster.port, STIFF)
+    if before:
+        assert session.post(*before).status == 200
+        assert session.poll().packets[0].startswith("44/refusing,")
+    assert session.poll().packets == ["1"]
+    assert session.poll().status == 400
+
+
 # --- DISCONNECT ------------------------------------------------------------------
 
 
