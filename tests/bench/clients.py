@@ -125,6 +125,10 @@ class Asyncio:
 
     def close(self) -> None:
         self._run(self._client.disconnect())
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
 
 

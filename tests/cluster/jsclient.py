@@ -40,6 +40,7 @@ def install(bin_dir: Path, directory: Path = JS) -> None:
                 [bin_dir / "npm", "ci", "--no-audit", "--no-fund"],
                 cwd=directory,
                 check=True,
+                stdout=subprocess.DEVNULL,
                 env={**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"},
             )
 
