@@ -204,7 +204,8 @@ DIFFERENCES = [
     ),
     Difference(
         "the answer to OPTIONS",
-        "a text should name its character set",
+        "as Node's servers: a browser tells a page why a request is refused only if its preflight "
+        "was accepted",
         lambda asked, stock: asked.method == "OPTIONS",
         lambda asked, stock: stock._replace(kind="text/plain; charset=UTF-8"),
     ),
@@ -274,7 +275,8 @@ class Both:
 
     def _as_stock(self, asked: Asked) -> Asked:
         """engineio refuses the OPTIONS of a request that it would refuse; the engine answers it as
-        any other, because only then a browser tells the page why the request is refused."""
+        any other.
+        """
         if asked.method != "OPTIONS":
             return asked
         query = {"EIO": "4", "transport": self.stock.eio.transports[0]}
