@@ -40,8 +40,13 @@ from takeover import APPLICATIONS, LONG, SHORT, Plan, Run, running
 from takeover_app import ROOMS
 from takeover_oracle import read_directory
 
-#: Seconds in which a lost client may come back.
-RECOVERY = 20.0
+#: Seconds in which a lost client may come back: more than ``ping_interval`` and ``ping_timeout``,
+#: after which a client of socket.io-client comes back whose worker was killed in the last step of
+#: an upgrade. It has stopped to poll by then, and does not notice that its websocket has ended.
+RECOVERY = 60.0
+
+#: Seconds without anything new after which nothing more comes: such clients come back later.
+SILENCE = 50.0
 
 #: What may be said of the plan, see :class:`.takeover.Plan`.
 OF_PLAN = ("js", "python", "rate")
@@ -77,7 +82,7 @@ def kill_workers(run: Run, seconds: float, dice: random.Random) -> list[Kill]:
 def kill_and_judge(run: Run, plan: Plan, seconds: float, dice: random.Random) -> Verdict:
     directory, threads = run.cluster.directory, run.cluster.mode == "threading"
     kills = kill_workers(run, seconds, dice)
-    for reports, at_last in run.stop():
+    for reports, at_last in run.stop(SILENCE):
         clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
         (directory / "clients.json").write_text(json.dumps(clients))
         sent, handled = read_directory(directory, threads)

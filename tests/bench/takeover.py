@@ -216,9 +216,9 @@ class Run:
         self.cluster.wait_ready(int(words[-1]) if "scale" in words else self._plan.workers)
         return seconds
 
-    def stop(self) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+    def stop(self, silence: float = SILENCE) -> Iterator[tuple[list[dict[str, Any]], bool]]:
         """No more is sent. What clients report, each time that nothing new comes, and whether it
-        has been quiet for so long that nothing more will."""
+        has been quiet for so many seconds that nothing more will."""
         (self._directory / "stop").touch()
         self._tell("stop")
         self.seconds = time.monotonic() - self._began
@@ -229,7 +229,7 @@ class Run:
             if counts != before:
                 before, since = counts, time.monotonic()
             if time.monotonic() >= since + QUIET:
-                yield self._tell("report"), time.monotonic() > since + SILENCE
+                yield self._tell("report"), time.monotonic() > since + silence
 
     def leave(self) -> None:
         """All clients do."""
