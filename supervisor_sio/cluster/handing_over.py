@@ -35,7 +35,7 @@ class HandingOver(Confirming):
         try:
             do = question["do"]
             if do == "has":
-                return self._which_are_here(question["sids"], question["tags"]), ()
+                return self._which_are_here(dict(question["sids"]), question["tags"]), ()
             pid, namespace = str(question["pid"]), str(question["namespace"])
             if do == "claim":
                 return await self._claim(pid, namespace)

@@ -292,3 +292,24 @@ def test_all_who_wait_are_looked_at_by_one(run: Any, monkeypatch: pytest.MonkeyP
         await until(lambda: not manager._looks)
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {},
+        {"do": "claim"},
+        {"do": "has", "sids": ["0000000a.sid"], "tags": []},
+        {"do": "has", "sids": {"0000000a.sid": "now"}, "tags": []},
+    ],
+)
+def test_a_malformed_question(
+    run: Any, caplog: pytest.LogCaptureFixture, question: dict[str, Any]
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        answer, packets = await worker.manager.answer_claim(question)
+        assert answer == {"reason": INCOMPLETE} and not packets
+        assert "a malformed question about a client is refused: " in caplog.text
+
+    run(scenario)
