@@ -190,13 +190,16 @@ class Emitting(Asking, Keeping):
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads
         in_loop = threads is None or threads.here
-        here = in_loop or (outlet is not None and outlet.concurrent)
+        concurrent = outlet is not None and outlet.concurrent
+        here = in_loop or concurrent
         message = RelayMessage(self.host_id, 0, fields, packets, 0, time.monotonic())
         tables = self._tables
         tables.acquire()
         try:
             # While a client connects, it depends on who emits whether it gets the event.
-            collects = in_loop and question is None and not (local or volatile or self._early)
+            collects = in_loop and not (
+                concurrent or local or volatile or self._early or question is not None
+            )
             if tables.collected and not collects:
                 self._write_collected()
             stream: Stream = OWN

@@ -124,6 +124,8 @@ class Keeping(IndexedManager):
         #: to the journal once the adoption is certain.
         self._unwritten_states: dict[str, dict[str, bytes]] = {}
         self._sendings: Deque[Sending] = deque()
+        #: Whether another thread has queued collected events.
+        self._left_to_loop = False
         #: Messages that this process has published but not written to its journal yet: stream and
         #: number.
         self._unwritten: set[tuple[Stream, int]] = set()
@@ -545,6 +547,8 @@ class Keeping(IndexedManager):
                 self._count_failure(message, error)
         if self._is_in_loop():
             self._send_all()
+        else:
+            self._left_to_loop = True
 
     def send_collected(self) -> None:
         """Send what was emitted before. Call it in the loop, before a client is sent anything that
@@ -552,7 +556,8 @@ class Keeping(IndexedManager):
         if self._tables.collected:
             with self._tables:
                 pass  # they are written and sent
-        if self._sendings:
+        if self._left_to_loop:
+            self._left_to_loop = False
             self._send_all()
 
     def _send_queued(self, packets: Sequence[EncodedPacket]) -> None:

@@ -152,6 +152,18 @@ def test_what_is_passed_on_to_all_gives_no_event_its_number(
     assert manager.journal.position().numbers == {manager.host_id: 7}
 
 
+def test_what_a_thread_has_queued_is_sent_in_its_turn() -> None:
+    """Behind what the thread has sent before, such as an acknowledgement."""
+    manager = make_manager()
+    connect(manager, "one")
+    manager._outlet.sent.clear()
+    manager.emit("n", 1)
+    manager.send_collected()
+    assert not manager._outlet.sent
+    manager._outlet.work()
+    assert len(manager._outlet.sent) == 1
+
+
 def test_the_state_of_a_client_is_as_short_as_it_can_be() -> None:
     manager = make_manager()
     sid = connect(manager, "one")
