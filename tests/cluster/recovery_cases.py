@@ -77,7 +77,8 @@ class Scene:
         finally:
             sids = [client.sid(namespaces[0]) for client in others]
             for client in others:
-                client.close()
+                client.close()  # one in Python may take three seconds
+                self._answer_pings()
             for sid in sids:  # else the network may fail before, and they are lost ones
                 self.ledger.wait_for(sid, "disconnect")
 
@@ -88,12 +89,15 @@ class Scene:
             self._others[namespace] = self.connect(namespace, apart_from=self.tag)
         return self._others[namespace]
 
+    def _answer_pings(self) -> None:
+        for other in self._others.values():
+            other.call("echo", "waits")
+
     def wait_told(self, sid: str) -> dict[str, Any]:
         """The end of a client; until then those who only emit answer pings."""
 
         def is_told() -> bool:
-            for other in self._others.values():
-                other.call("echo", "waits")
+            self._answer_pings()
             return "disconnect" in self.ledger.of(sid)
 
         wait_until(is_told, 60, f"the end of {sid}")
