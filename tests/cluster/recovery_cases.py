@@ -80,7 +80,7 @@ class Scene:
                 client.close()  # one in Python may take three seconds
                 self._answer_pings()
             for sid in sids:  # else the network may fail before, and they are lost ones
-                self.ledger.wait_for(sid, "disconnect")
+                self.wait_told(sid)  # later if a client in Python closed before it had said so
 
     def other(self, namespace: str = "") -> Returning:
         """One at another worker, on a network that does not fail. Cases share it: it talks so
