@@ -7,6 +7,7 @@ after ``yield BACK`` when clients may come back, and workers are there.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,11 +77,16 @@ class Scene:
             raise AssertionError("no session came to that worker")
         finally:
             sids = [client.sid(namespaces[0]) for client in others]
-            for client in others:
-                client.close()  # one in Python may take three seconds
-                self._answer_pings()
+            # One in Python, on this network, may take half a minute to close its connection.
+            closing = [threading.Thread(target=client.close) for client in others]
+            for thread in closing:
+                thread.start()
+                if kind == "node":
+                    thread.join()
             for sid in sids:  # else the network may fail before, and they are lost ones
-                self.wait_told(sid)  # later if a client in Python closed before it had said so
+                self.wait_told(sid)
+            for thread in closing:
+                thread.join()
 
     def other(self, namespace: str = "") -> Returning:
         """One at another worker, on a network that does not fail. Cases share it: it talks so
