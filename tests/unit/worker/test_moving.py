@@ -91,6 +91,13 @@ class Linked:
 
         self.runtime.spawn(passing())
 
+    def pass_first(self) -> None:
+        """Pass sessions on, up to the first batch, which the router has yet to confirm."""
+        self.pass_on()
+        self.router.expect("passing")
+        self.router.send({"type": "pass", "batch": 0})
+        self.router.expect("sessions")
+
     async def _batches(self, count: int) -> AsyncIterator[tuple[str, int, list[int]]]:
         try:
             for number in range(count):
@@ -220,10 +227,7 @@ def test_the_next_router_gets_what_the_one_before_may_have_lost(
 ) -> None:
     linked.connect()
     linked.link.draining()
-    linked.pass_on()
-    linked.router.expect("passing")
-    linked.router.send({"type": "pass", "batch": 0})
-    linked.router.expect("sessions")
+    linked.pass_first()
     linked.router.die()
     until(lambda: not linked.link.up)
     assert linked.lost() == 0
@@ -246,10 +250,7 @@ def test_a_router_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr(passing_module, "PASS_TIMEOUT", 0.2)
     linked.connect()
-    linked.pass_on()
-    linked.router.expect("passing")
-    linked.router.send({"type": "pass", "batch": 0})
-    linked.router.expect("sessions")
+    linked.pass_first()
     if not there:
         linked.router.die()
     until(lambda: linked.passed == [False])
@@ -263,10 +264,7 @@ def test_without_supervisord_it_does_not_wait_for_the_next_router(
 ) -> None:
     monkeypatch.setattr(passing_module, "PASS_TIMEOUT", 60)
     linked.connect()
-    linked.pass_on()
-    linked.router.expect("passing")
-    linked.router.send({"type": "pass", "batch": 0})
-    linked.router.expect("sessions")
+    linked.pass_first()
     monkeypatch.setattr(ancestors, "has_ended", lambda pid: True)
     assert not linked.link.alone  # the router is there
     linked.router.die()
