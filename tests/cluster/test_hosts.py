@@ -312,6 +312,8 @@ def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: 
     queue.start()
     wait_until(lambda: here.queue["state"] == "connected", 60, "connected again")
     emit_some(100)
+    # Those that wait are sent some time after the connection; until then there is no room.
+    wait_until(lambda: not here.queue["waiting"], 60, "what has waited is sent")
     here.emit("last", 0)
     for client in everybody(hosts):
         client.wait_for("last", timeout=60)
