@@ -39,6 +39,14 @@ class Mutation(NamedTuple):
     tests: tuple[str, ...]
 
 
+def unlocked(what: str, file: str, lock: str, then: str, *tests: str) -> Mutation:
+    """
+    :param lock: the attribute with a lock that is not taken.
+    :param then: the line after it, or its beginning.
+    """
+    return Mutation(what, file, f"with self.{lock}:\n{then}", f"if True:\n{then}", tests)
+
+
 MUTATIONS = (
     # --- the router's channel to a worker
     Mutation(
@@ -481,6 +489,28 @@ MUTATIONS = (
         "        self._publisher = self._subscriber = None\n",
         "",
         ("unit/cluster/test_manager.py", "unit/cluster/test_async_manager.py"),
+    ),
+    # --- locks
+    unlocked(
+        "calls of a handler that end in two threads at the same time count as one",
+        "worker/event_figures.py",
+        "_lock",
+        "            self._row.count += 1\n",
+        "unit/worker/test_event_figures.py",
+    ),
+    unlocked(
+        "calls of a handler are reported without their time",
+        "worker/event_figures.py",
+        "_lock",
+        "            rows = [",
+        "unit/worker/test_event_figures.py",
+    ),
+    unlocked(
+        "events have more rows than the limit allows",
+        "worker/event_figures.py",
+        "_lock",
+        "            row = self._rows.get((namespace, event))\n",
+        "unit/worker/test_event_figures.py",
     ),
 )
 

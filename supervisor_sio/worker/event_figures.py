@@ -55,16 +55,16 @@ class EventFigures:
         return Counting(row, self._lock, self._now)
 
     def _row(self, namespace: str, event: Union[str, int]) -> _Row:
-        row = self._rows.get((namespace, event))
-        if row is not None:
-            return row
-        text = str(event)
-        if max(map(len, map(json.dumps, (namespace, text)))) > EVENT_METRICS_TEXT:
-            return self._others
         with self._lock:
-            if len(self._rows) >= EVENT_METRICS:
+            row = self._rows.get((namespace, event))
+            if row is not None:
+                return row
+            text = str(event)
+            longest = max(map(len, map(json.dumps, (namespace, text))))
+            if len(self._rows) >= EVENT_METRICS or longest > EVENT_METRICS_TEXT:
                 return self._others
-            return self._rows.setdefault((namespace, event), _Row(namespace, text))
+            row = self._rows[namespace, event] = _Row(namespace, text)
+            return row
 
 
 class Counting:

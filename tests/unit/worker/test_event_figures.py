@@ -2,14 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Callable, Optional
 
 import pytest
 
 from supervisor_sio.common.event_figures import OTHERS, EventRow
 from supervisor_sio.common.limits import EVENT_METRICS, EVENT_METRICS_TEXT
+from supervisor_sio.worker import event_figures
 from supervisor_sio.worker.event_figures import EventFigures
 from supervisor_sio.worker.event_reports import EventReports
+from unit.in_the_middle import Other
 from unit.worker.served import APPS, connect, serve_by
 
 
@@ -101,6 +103,87 @@ def test_time_and_failures() -> None:
     with pytest.raises(KeyboardInterrupt), figures.counting(server, "/", "echo"):
         raise KeyboardInterrupt  # the worker ends, and nobody has failed
     assert figures.rows() == [EventRow("/", "echo", 3, 750_000, 1)]
+
+
+# --- handlers in several threads ----------------------------------------------------
+
+
+class Row(event_figures._Row):
+    """A row at which another thread calls while this one adds a call to it."""
+
+    interrupt: Optional[Callable[[], None]] = None
+
+    @property
+    def seconds(self) -> float:  # type: ignore[override]
+        before = self._before
+        if self.interrupt is not None:
+            self.interrupt()
+        return before
+
+    @seconds.setter
+    def seconds(self, seconds: float) -> None:
+        self._before = seconds
+
+
+def count(figures: EventFigures, event: str) -> None:
+    server = Server()
+    server.handlers["/"][event] = None
+    with figures.counting(server, "/", event):
+        pass
+
+
+@pytest.fixture
+def figures() -> EventFigures:
+    """By its clock each call takes a quarter of a second."""
+    clock = Clock()
+
+    def now() -> float:
+        clock.now += 0.25
+        return clock.now
+
+    return EventFigures(now)
+
+
+def count_interrupted(figures: EventFigures, call: Callable[..., Any], *args: Any) -> Any:
+    """Count a call; in the middle of this another thread calls. Return what that call returns."""
+    row = figures._rows["/", "echo"] = Row("/", "echo")
+    other = Other(figures, call, *args)
+    row.interrupt = other.call
+    count(figures, "echo")
+    return other.result()
+
+
+def test_calls_that_two_threads_count_at_the_same_time(figures: EventFigures) -> None:
+    count_interrupted(figures, count, figures, "echo")
+    assert figures.rows() == [EventRow("/", "echo", 2, 500_000, 0)]
+
+
+def test_a_call_is_reported_with_its_time(figures: EventFigures) -> None:
+    rows = count_interrupted(figures, figures.rows)
+    assert rows == [EventRow("/", "echo", 1, 250_000, 0)]
+
+
+@pytest.mark.parametrize("event", ["last", "another"])
+def test_two_threads_that_count_events_for_the_first_time(
+    figures: EventFigures, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """One row is left: they share it if they count the same event, else one of them gets it."""
+    for number in range(EVENT_METRICS - 1):
+        count(figures, f"event {number}")
+    other, make = Other(figures, count, figures, event), event_figures._Row
+
+    def make_interrupted(*args: Any) -> Any:
+        other.call()
+        return make(*args)
+
+    monkeypatch.setattr(event_figures, "_Row", make_interrupted)
+    count(figures, "last")
+    other.result()
+    made = {f"event {number}" for number in range(EVENT_METRICS - 1)}
+    counts = {name: calls for name, calls in counted(figures).items() if name[1] not in made}
+    assert counts == (
+        {("/", "last"): 2} if event == "last" else {("/", "last"): 1, (OTHERS, OTHERS): 1}
+    )
 
 
 class Told:
