@@ -512,6 +512,96 @@ MUTATIONS = (
         "            row = self._rows.get((namespace, event))\n",
         "unit/worker/test_event_figures.py",
     ),
+    unlocked(
+        "what one of two threads stores for a client is lost",
+        "worker/eio.py",
+        "_making",
+        "                if session.data is None:\n",
+        "unit/worker/test_handlers.py"
+        "::test_threads_that_look_for_a_clients_data_first_get_the_same",
+    ),
+    unlocked(
+        "a call of another thread is never run in the loop",
+        "worker/loop_thread.py",
+        "_lock",
+        "            if len(self._calls) >= THREAD_CALLS",
+        "unit/worker/test_loop_thread.py"
+        "::test_a_call_that_is_added_when_the_last_one_has_run_is_not_forgotten",
+    ),
+    unlocked(
+        "calls of other threads fail in the loop",
+        "worker/loop_thread.py",
+        "_lock",
+        "            calls = list(",
+        "unit/worker/test_loop_thread.py::test_a_call_that_is_added_while_others_are_read",
+    ),
+    unlocked(
+        "a call that is added at the end of the others is never run in the loop",
+        "worker/loop_thread.py",
+        "_lock",
+        "                for size, _, _ in calls[:done]:\n",
+        "unit/worker/test_loop_thread.py"
+        "::test_a_call_that_is_added_when_the_last_one_has_run_is_not_forgotten",
+    ),
+    *(
+        unlocked(
+            f"two threads use the router's socket for answers at the same time: {what}",
+            "relay/registrar.py",
+            "_lock",
+            then,
+            "unit/relay/test_registrar.py",
+        )
+        for what, then in (
+            ("an end", "            ends.append("),
+            ("its close", "            self._publisher.close()\n"),
+            ("who receives", '                self._send(topic, _SENDER, {"method": "receivers"'),
+            ("who is there", '                self._send(topic, _SENDER, {"method": method'),
+            ("who has ended", "                for of_channel, sender, sent in ("),
+        )
+    ),
+    *(
+        unlocked(what, "bridge/stream.py", "_lock", then, "unit/bridge/test_stream.py")
+        for what, then in (
+            (
+                "two messages for other hosts have the same number",
+                "            if not self._is_new(origin):\n                return True\n",
+            ),
+            (
+                "a message for other hosts is marked as given to Redis before it is kept",
+                "            for file in (self._old, self._current):\n"
+                "                at = file.index_after(self.given)\n",
+            ),
+            (
+                "messages that Redis refuses are not counted as waiting",
+                "            for file in (self._current, self._old):\n",
+            ),
+            (
+                "another host learns that a message is lost while it is added",
+                "            for file in (self._old, self._current):\n"
+                "                at = file.index_after(first - 1)\n",
+            ),
+            (
+                "a message that is not for other hosts is read again by the next router",
+                "            if self._is_new(origin):\n",
+            ),
+            (
+                "what workers have of other hosts' messages is not saved",
+                "            for bridge, number in passed.items():\n",
+            ),
+            (
+                "what is noted while the bridge's state is saved is not saved",
+                "            if self._changed:\n",
+            ),
+            (
+                "a message for other hosts does not count as waiting while it is added",
+                "            return self._waiting\n",
+            ),
+            (
+                "the bridge's position lacks a message that is in its stream",
+                "            senders = {\n",
+            ),
+        )
+    ),
 )
 
 

@@ -6,14 +6,14 @@ import errno
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
 from supervisor_sio.bridge import stream as module
 from supervisor_sio.bridge import stream_file
 from supervisor_sio.bridge.stream import HostStream
-from supervisor_sio.bridge.stream_file import Origin
+from supervisor_sio.bridge.stream_file import Messages, Origin
 from supervisor_sio.common import memory_file
 from supervisor_sio.common.limits import (
     BRIDGE_BATCH,
@@ -24,6 +24,7 @@ from supervisor_sio.common.limits import (
 )
 from supervisor_sio.relay.inbox import Inbox
 from supervisor_sio.relay.methods import BRIDGE
+from unit.in_the_middle import Other
 
 
 @pytest.fixture
@@ -338,3 +339,78 @@ def test_without_memory_it_is_counted(
     add(stream, 3)
     assert stream.take(9) == texts(1, 3)
     assert HostStream(files, 0.0).again(1, 3) == (1, texts(1))
+
+
+# --- in several threads ------------------------------------------------------------
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, other: Other) -> None:
+    """Another thread calls when this function is called first."""
+    real = getattr(owner, name)
+
+    def interrupted(*args: Any) -> Any:
+        other.call()
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    "call, expected",
+    [
+        (lambda stream: stream.waiting, 1),
+        (lambda stream: [*stream.part().senders], ["w"]),
+        (lambda stream: stream.take(9), texts(1)),
+        (lambda stream: stream.again(1, 1), (1, texts(1))),
+        (lambda stream: add(stream, 1) and stream.last, 1),
+    ],
+    ids=["waiting", "part", "take", "again", "add"],
+)
+def test_a_message_is_added_before_another_thread_sees_any_of_it(
+    stream: HostStream,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[HostStream], Any],
+    expected: Any,
+) -> None:
+    other = Other(stream, call, stream)
+    interrupt(monkeypatch, memory_file, "write_at", other)
+    add(stream, 1)
+    assert other.result() == expected
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda stream: stream.skip(Origin("v", False, 7, 0.0)),
+        lambda stream: stream.note_passed({"bridge-2": 7}),
+    ],
+    ids=["skip", "note_passed"],
+)
+def test_what_is_noted_while_it_is_saved_is_saved_the_next_time(
+    stream: HostStream,
+    files: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[HostStream], Any],
+) -> None:
+    stream.note_passed({"bridge-1": 1})
+    other = Other(stream, call, stream)
+    interrupt(monkeypatch, memory_file, "write_at", other)
+    stream.save()
+    other.result()
+    stream.save()
+    successor = HostStream(files, 0.0)
+    assert successor.passed == stream.passed
+    assert next_numbers(successor) == next_numbers(stream)
+
+
+def test_what_waits_is_counted_right_if_it_is_given_back_while_more_comes(
+    stream: HostStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING_BYTES", 3)
+    add(stream, 1)
+    stream.take(1)
+    other = Other(stream, add, stream, 2)
+    interrupt(monkeypatch, Messages, "bytes_after", other)
+    stream.give_back(1)
+    assert other.result()
+    assert not add(stream, 3, b"33"), "two of three bytes are in use"

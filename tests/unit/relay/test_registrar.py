@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
@@ -19,6 +19,7 @@ from supervisor_sio.relay.message import (
 )
 from supervisor_sio.relay.registrar import Registrar
 from supervisor_sio.relay.tally import Sent
+from unit.in_the_middle import Other
 
 CHANNEL = ClusterInfo().channel
 FOR_ALL = topic_for_all(CHANNEL)
@@ -38,8 +39,12 @@ class Quiet(Registrar):
     def __init__(self, run_dir: RunDir) -> None:
         super().__init__(run_dir, ClusterInfo())
         self.said: list[tuple[bytes, str, Mapping[str, Any]]] = []
+        #: Called while a message is sent.
+        self.interrupt: Callable[[], None] = lambda: None
 
     def _send(self, topic: bytes, sender: str, fields: Mapping[str, Any]) -> None:
+        self.interrupt()
+        assert not self._publisher.closed
         self.said.append((topic, sender, fields))
 
     def hear(self, sender: str, method: str, channel: str = CHANNEL, **fields: Any) -> None:
@@ -121,3 +126,27 @@ def test_what_no_process_can_have_sent_is_not_told(registrar: Quiet, wrong: dict
     with pytest.raises(MessageError):
         registrar.hear("emitter", "bye", **{**END, **wrong})
     assert registrar.said == [] and registrar.told("w") == []
+
+
+# --- its thread, and the router's --------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["who", "members", "ended", "bye"])
+def test_two_threads_do_not_send_at_the_same_time(registrar: Quiet, method: str) -> None:
+    """libzmq's sockets are not safe to use from several threads."""
+    registrar.set_members(MEMBERS)
+    registrar.ended("first", CHANNEL, Sent(1.0, 1, {}))
+    del registrar.said[:]
+    other = Other(registrar, registrar.ended, "second", CHANNEL, Sent(1.0, 1, {}))
+    registrar.interrupt = other.call
+    registrar.hear("asker", method, asked=1, **END)
+    other.result()
+    assert [sender for _, sender, _ in registrar.said][1:] == ["second"]
+
+
+def test_it_is_not_closed_while_it_sends(registrar: Quiet) -> None:
+    other = Other(registrar, registrar.close)
+    registrar.interrupt = other.call
+    registrar.ended("w", CHANNEL, Sent(1.0, 1, {}))
+    other.result()
+    assert len(registrar.said) == 1 and registrar._publisher.closed

@@ -6,9 +6,8 @@ import asyncio
 import base64
 import logging
 import re
-import sys
 import threading
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import msgpack
 import pytest
@@ -27,6 +26,7 @@ from supervisor_sio.worker.clients import PlainClients
 from supervisor_sio.worker.refused import refusals
 from unit.client_frames import masked
 from unit.examples import examples
+from unit.in_the_middle import Other
 from unit.worker.served import (
     APPS,
     HANDSHAKE,
@@ -1060,30 +1060,37 @@ def test_other_threads_may_do_what_handlers_may(make: Any) -> None:
     assert app.seen == ["server disconnect"]
 
 
+class Stored:
+    """Where a client's data is kept; another thread calls when it is looked at."""
+
+    def __init__(self, call: Callable[[], Any], look: int) -> None:
+        self._call, self._looks = call, look
+        self._data: Any = None
+
+    @property
+    def data(self) -> Any:
+        found = self._data
+        self._looks -= 1
+        if not self._looks:
+            self._call()
+        return found
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        self._data = data
+
+
 @only["threading"]
-def test_many_threads_that_make_what_is_stored_for_a_client(make: Any) -> None:
+@pytest.mark.parametrize("look", [1, 2])
+def test_threads_that_look_for_a_clients_data_first_get_the_same(
+    make: Any, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
     app = make()
-    before = sys.getswitchinterval()
-    connect(app)
-    eio_sid = app.session.sid
-
-    def look(found: list[Any]) -> None:
-        found.append(app.sio.eio.get_session(eio_sid))
-
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(50):
-            app.session.data = None
-            found: list[Any] = []
-            threads = [threading.Thread(target=look, args=(found,)) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert {id(one) for one in found} == {id(found[0])}
-    finally:
-        sys.setswitchinterval(before)
-    app.gone()
+    eio = app.sio.eio
+    other = Other(eio, lambda: eio.get_session("a client"), lock="_making")
+    stored = Stored(other.call, look)
+    monkeypatch.setattr(eio, "_stored", {"a client": stored}.__getitem__)
+    assert eio.get_session("a client") is other.result() is stored.data == {}
 
 
 @only["asyncio"]

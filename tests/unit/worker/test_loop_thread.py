@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -17,6 +19,7 @@ from supervisor_sio.common.limits import THREAD_CALLS, THREAD_CALLS_BYTES
 from supervisor_sio.worker import loop_thread
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.loop_thread import LoopThread
+from unit.in_the_middle import Other
 
 threading: Any = patcher.original("threading")
 
@@ -139,3 +142,89 @@ def test_many_calls_cost_one_wake_up() -> None:
     assert ran == [*range(200), *range(1000, 1010)]
     assert len(writes) == 1
     assert thread_of_loop._bytes == 0 and not thread_of_loop._calls
+
+
+class Turns:
+    """A runtime whose loop makes a turn when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], None]] = []
+
+    def run(self, call: Callable[..., None], *args: Any) -> None:
+        call(*args)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.due.append(call)
+
+    def add_reader(self, *_: object) -> None: ...
+
+    def descriptor_opened(self, *_: object) -> None: ...
+
+
+class Calls(deque[Any]):
+    """The calls of a :class:`LoopThread`, which another thread uses at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Called before a call is added.
+        self.adding: Callable[[], None] = lambda: None
+        #: Called while the calls are read.
+        self.reading: Callable[[], None] = lambda: None
+
+    def append(self, call: Any) -> None:
+        self.adding()
+        super().append(call)
+
+    def __iter__(self) -> Iterator[Any]:
+        for call in super().__iter__():
+            yield call
+            self.reading()
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns()
+
+
+@pytest.fixture
+def thread_of_loop(turns: Turns) -> Iterator[Any]:
+    made: Any = LoopThread(turns)  # type: ignore[arg-type]
+    made._calls = Calls()
+    yield made
+    for descriptor in (made._reader, made._writer):
+        made._os.close(descriptor)
+
+
+def test_a_call_that_is_added_while_others_are_read(thread_of_loop: Any) -> None:
+    ran: list[int] = []
+    thread_of_loop.run(0, ran.append, 1)
+    other = Other(thread_of_loop, thread_of_loop.run, 0, ran.append, 2)
+    thread_of_loop._calls.reading = other.call
+    thread_of_loop._run_some()
+    other.result()
+    assert ran == [1]
+    thread_of_loop._run_some()
+    assert ran == [1, 2]
+
+
+def test_a_call_that_is_added_when_the_last_one_has_run_is_not_forgotten(
+    turns: Turns, thread_of_loop: Any
+) -> None:
+    """Either thread sees to the next turn: who adds it, or who has run the others."""
+    running, adding = threading.Event(), threading.Event()
+    thread_of_loop.run(0, lambda: (running.set(), adding.wait(30)))
+    loop = Other(thread_of_loop, thread_of_loop._run_some)
+    loop.begin()
+    running.wait(30)
+
+    def add() -> None:
+        adding.set()
+        loop.settle()
+
+    thread_of_loop._calls.adding = add
+    ran: list[int] = []
+    thread_of_loop.run(0, ran.append, 1)
+    loop.result()
+    for call in turns.due:
+        call()
+    assert ran == [1]

@@ -15,6 +15,7 @@ from typing import Any, Callable
 import pytest
 
 from supervisor_sio.worker.threads.pool import Pool, default_threads
+from unit.in_the_middle import Other
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
@@ -157,26 +158,20 @@ def test_many_threads_may_submit() -> None:
 
 
 def test_threads_that_submit_at_once_start_no_more_than_its_size() -> None:
-    class Slow(Pool):
+    class Interrupted(Pool):
+        """Another thread submits a task while this one looks whether to start a thread."""
+
         @property
         def unfinished(self) -> int:
-            time.sleep(0.01)  # others run between the look at the threads and the next one's start
+            other.call()
             return super().unfinished
 
-    pool, hold, running = Slow(2), threading.Event(), []
-
-    def task() -> None:
-        running.append(threading.get_ident())
-        hold.wait(20)
-
-    threads = [threading.Thread(target=pool.run, args=(task,)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    hold.set()
-    wait_for(lambda: len(running) == 8)
-    assert len(set(running)) == 2
+    pool, ran = Interrupted(1), threading.Event()
+    other = Other(pool, pool.run, ran.set)
+    pool.run(ran.wait, 30)
+    other.result()
+    assert len(pool._done) == 1
+    ran.set()
 
 
 def test_a_task_that_never_returns_does_not_keep_the_process() -> None:
