@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 from ..cluster import sessions
 from ..common.limits import IMPORT_TIMEOUT
-from ..common.modes import AsyncMode
+from ..common.modes import ASYNCIO, AsyncMode
 from ..common.processes import process_memory
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from . import modes
@@ -79,7 +79,7 @@ def inspect_application(
             errors.append(str(error))
     found = list({id(one): one for one in map(server_of, layers(app)) if one is not None}.values())
     servers = [*found, *(server for server in sessions.servers() if server not in found)]
-    warnings = [] if errors else list(_warnings(spec, found, servers, paths))
+    warnings = [] if errors else list(_warnings(spec, mode, found, servers, paths))
     memory = process_memory(os.getpid()) // 1024
     if max_memory is not None and memory * 2**20 >= max_memory:
         warnings.append(
@@ -93,13 +93,15 @@ def inspect_application(
 
 
 def _warnings(
-    spec: str, found: list[Any], servers: list[Any], paths: Sequence[str]
+    spec: str, mode: AsyncMode, found: list[Any], servers: list[Any], paths: Sequence[str]
 ) -> Iterator[str]:
     if not found:
         fault = "does not contain its" if servers else "has no"
+        wrapper = "socketio.ASGIApp" if mode is ASYNCIO else "socketio.WSGIApp"
+        name = spec.partition(":")[2]
         yield (
             f"{spec} {fault} Socket.IO server, as far as this check can see: clients get its "
-            f"own answer to {paths[0]}; wrap it, for example app = socketio.WSGIApp(sio, app)"
+            f"own answer to {paths[0]}; serve {wrapper}(sio, {name}) instead"
         )
     for server in servers:
         name = type(server).__name__

@@ -11,7 +11,7 @@ from typing import Iterator
 import pytest
 
 from supervisor_sio.cluster import sessions
-from supervisor_sio.common.modes import EVENTLET
+from supervisor_sio.common.modes import ASYNCIO, EVENTLET
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.worker import inspection
 from supervisor_sio.worker.inspection import Report, inspect_application
@@ -59,6 +59,9 @@ def two_tasks():
     def two(): pass
     manager.run_once("ticker")(one)
     manager.run_once("ticker")(two)
+
+async def bare(scope, receive, send):
+    pass
 
 def endless():
     try:
@@ -121,6 +124,7 @@ def test_what_ready_would_hide(call: str, error: str) -> None:
     [
         ("flask()", "has no Socket.IO server, as far as this check can see"),
         ("unwrapped()", "does not contain its Socket.IO server, as far as this check can see"),
+        ("unwrapped()", "; serve socketio.WSGIApp(sio, unwrapped()) instead"),
         ("both()", "has a Manager, while another server has a ZmqManager"),
         ("silent()", "has no handlers: is the module with the handlers imported?"),
     ],
@@ -129,6 +133,11 @@ def test_what_will_hurt(call: str, warning: str) -> None:
     report = inspect(call)
     assert not report.errors
     assert len(report.warnings) == 1 and warning in report.warnings[0]
+
+
+def test_an_asgi_application_is_wrapped_by_an_asgi_application() -> None:
+    (warning,) = inspect_application("inspected:bare", ASYNCIO, ("/socket.io/",)).warnings
+    assert warning.endswith("; serve socketio.ASGIApp(sio, bare) instead")
 
 
 def test_another_path() -> None:
