@@ -8,6 +8,9 @@ from typing import Optional
 
 PROGRAM = "supervisor-sio"
 
+#: Supervisor's ``spawnerr`` begins so if a process was started and ended within its ``startsecs``.
+TOO_QUICKLY = "Exited too quickly"
+
 #: The command and its subcommand, also after a path, `env` or `sh -c`.
 _COMMAND = re.compile(r"""(?:^|[\s/"'(;&|])supervisor-sio(?=["'\s]|$)["']?\s*([\w-]*)""")
 

@@ -19,6 +19,9 @@ FAILED = STOPPED - {"stopped"} | {"failing"}
 #: A worker with so many failures in a row counts as not well, even while it is ready.
 _MANY_FAILURES = 3
 
+#: Supervisor's states of a process that ended by itself.
+_ENDED = {"BACKOFF", "EXITED", "FATAL"}
+
 #: Seconds after which a worker that is still starting gets a remark: most applications are imported
 #: within a few.
 _LONG_START = 30
@@ -35,10 +38,10 @@ supervisord runs without the sio plugin: add to its configuration
 [rpcinterface:sio]
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
 
-and reload"""
+and run: supervisorctl reload"""
 
 _NO_LISTENER = """\
-no router: add to supervisord's configuration, and update
+no router: add to supervisord's configuration, and run: supervisorctl update
 
 [eventlistener:{cluster}]
 command = supervisor-sio router
@@ -239,6 +242,13 @@ def router_down(status: dict[str, Any]) -> Iterable[str]:
     cluster = status.get("cluster", USUAL)
     if router["process"]:
         yield f"router   down ({router['process']} is {router['statename']}), connections wait"
+        # A sample of `top`, and a supervisord of an older version, have none of these.
+        if router.get("spawn_error"):
+            yield f"fault    supervisord cannot start {router['process']}: {router['spawn_error']}"
+        elif router.get("tail") and router["statename"] in _ENDED:
+            yield f"fault    {router['process']} ended, see: supervisorctl tail {router['tail']}"
+            if router["last_line"]:
+                yield f"fault    last line of its log: {router['last_line']}"
     else:
         text = _NO_LISTENER + ("" if cluster == USUAL else _ENVIRONMENT)
         yield from text.format(cluster=cluster, variable=CLUSTER).splitlines()
@@ -308,7 +318,14 @@ def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
         least = _MANY_FAILURES if worker["state"] == "ready" else 1
         if failures >= least and worker["state"] != "stopped":
             times = f"{failures} time{'s' if failures > 1 else ''}"
-            text = f"{worker['name']} failed {times}, see: supervisorctl tail {worker['tail']}"
+            # Without a process its log says nothing.
+            error = worker.get("spawn_error")
+            where = (
+                f"supervisord cannot start it: {error}"
+                if error
+                else f"see: supervisorctl tail {worker['tail']}"
+            )
+            text = f"{worker['name']} failed {times}, {where}"
             yield from fold(text, width, 0)
             yield from _last_failure(worker, width)
 
@@ -324,8 +341,8 @@ def _recycling(recycling: dict[str, Any]) -> Iterable[str]:
 
 
 def _last_failure(worker: dict[str, Any], width: Optional[int]) -> Iterable[str]:
-    # A supervisord of an older version sends neither.
-    if worker.get("last_line"):
+    # A supervisord of an older version sends none of these.
+    if worker.get("last_line") and not worker.get("spawn_error"):
         yield from fold(f"  last line of its log: {worker['last_line']}", width, 4)
     if worker.get("pause"):
         yield f"  starts again in {worker['pause']:.0f} s"

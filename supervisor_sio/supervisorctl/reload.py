@@ -22,6 +22,7 @@ from supervisor.compat import xmlrpclib
 from supervisor.states import STOPPED_STATES
 
 from ..common.clusters import ctl_command
+from ..common.commands import TOO_QUICKLY
 from ..common.limits import DRAIN_TIME
 from .formatting import STOPPED, readiness, split_by_readiness
 from .progress import Progress
@@ -40,7 +41,6 @@ _READY = "waiting for the new process to be ready"
 
 #: Supervisor's words for a process that ended within its ``startsecs``.
 _ENDED = {"spawn error", "abnormal termination"}
-_TOO_QUICKLY = "Exited too quickly"
 
 
 def reload(session: Session, names: list[str], surge: bool) -> dict[str, Any]:
@@ -262,6 +262,6 @@ def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
         return "it ended"
     if info["exitstatus"] > 0:  # 0 where Supervisor does not know it, -1 for a signal
         return f"it ended with exit status {info['exitstatus']}"
-    if info["spawnerr"] and not info["spawnerr"].startswith(_TOO_QUICKLY):
+    if info["spawnerr"] and not info["spawnerr"].startswith(TOO_QUICKLY):
         return str(info["spawnerr"])  # it could not be started
     return "it ended"

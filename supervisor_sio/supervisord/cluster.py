@@ -18,7 +18,7 @@ from ..common import channel, memory_file
 from ..common.certificates import describe, make_context
 from ..common.channel import Message
 from ..common.clusters import CLUSTER, CLUSTERS, ctl_command
-from ..common.commands import PROGRAM, program_of, subcommand_of
+from ..common.commands import PROGRAM, TOO_QUICKLY, program_of, subcommand_of
 from ..common.limits import MAX_CANDIDATES, MAX_NAMES, RUN_ONCE_LEASE, SHELF_BUFFER
 from ..common.memory_file import HOST_FILES
 from ..common.processes import is_descendant, process_memory
@@ -304,6 +304,7 @@ class Cluster:
                 command=process.config.command,
                 failures=failures.count,
                 last_line=failures.last_line,
+                spawn_error=_spawn_error(process),
                 pause=failures.remaining(now),
                 tail=_name(process) + ("" if process.config.redirect_stderr else " stderr"),
             )
@@ -369,7 +370,7 @@ class Cluster:
         if event.from_state == ProcessStates.EXITED:
             return  # it was held back before its next start, see below
         if not self._is_worker(name, process.config.command):
-            self._lives.ended(name)
+            self._lives.ended(name, last_line(process.config))
             return
         if self._open_router is not None:
             self._open_router.tell_ended(name)
@@ -475,6 +476,13 @@ def _as_many_as_fit(rows: list[Any]) -> list[Any]:
     """The first rows, up to ``MAX_NAMES`` bytes, so that the message fits into a packet."""
     sizes = itertools.accumulate(channel.row_size(row) + 1 for row in rows)
     return [row for row, size in zip(rows, sizes) if size <= MAX_NAMES]
+
+
+def _spawn_error(process: Any) -> str:
+    """Why supervisord could not start a process, unless it has started it since."""
+    error = str(process.spawnerr or "")
+    failed = process.get_state() in (ProcessStates.BACKOFF, ProcessStates.FATAL)
+    return error if failed and not error.startswith(TOO_QUICKLY) else ""
 
 
 def _name(process: Any) -> str:

@@ -27,6 +27,8 @@ class ProcessInfo(NamedTuple):
     tail: str = ""
     #: The last line of its log at its last failure.
     last_line: str = ""
+    #: Why supervisord could not start it.
+    spawn_error: str = ""
     #: Seconds until it is started again, if it is held back after failures.
     pause: float = 0.0
 
@@ -85,14 +87,18 @@ def build_status(
     others = [member for member in members if member["name"] not in ours and _runs(member, memory)]
     workers += [_stranger(member, memory, now) for member in others]
 
-    listeners = [process for process in processes if subcommand_of(process.command) == "router"]
+    routers = (process for process in processes if subcommand_of(process.command) == "router")
+    listener = next(routers, None)
     return {
         "listen": listen,
         "supervisord": {"errors": errors, "version": __version__},
         "router": {
             "state": "running" if router else "down",
-            "process": listeners[0].name if listeners else "",
-            "statename": listeners[0].state if listeners else "",
+            "process": listener.name if listener else "",
+            "statename": listener.state if listener else "",
+            "tail": listener.tail if listener else "",
+            "last_line": listener.last_line if listener else "",
+            "spawn_error": listener.spawn_error if listener else "",
             "pid": router.pid if router else 0,
             "version": figures.get("version", ""),
             "uptime": int(now - router.since) if router else 0,
@@ -211,6 +217,7 @@ def _worker(
         "failures": process.failures,
         "tail": process.tail,
         "last_line": process.last_line,
+        "spawn_error": process.spawn_error,
         "pause": round(process.pause, 1),
     }
 

@@ -68,6 +68,27 @@ def test_a_crash_loop_does_not_look_healthy(make_cluster: ClusterFactory) -> Non
     assert "the new process is not ready: " in done.stdout
 
 
+_BROKEN_ROUTER = """
+[eventlistener:sio]
+command = sh -c 'echo no room >&2; exit 1; exec supervisor-sio router'
+events = PROCESS_STATE
+"""
+
+
+def test_why_router_and_workers_do_not_start(make_cluster: ClusterFactory) -> None:
+    command = "/nowhere/supervisor-sio worker cluster_app:app"
+    cluster = make_cluster(workers=1, command=command, router=False, extra=_BROKEN_ROUTER)
+    cluster.spawn()
+    told = (
+        "fault    sio ended, see: supervisorctl tail sio stderr",
+        "fault    last line of its log: no room",
+        "supervisord cannot start it: can't find command '/nowhere/supervisor-sio'",
+    )
+    wait_until(
+        lambda: all(text in cluster.ctl("sio", "status").stdout for text in told), 20, "the reasons"
+    )
+
+
 @pytest.mark.long
 @pytest.mark.tries(3)  # it takes longer where everything does
 def test_an_import_that_fails_after_three_seconds_is_shown_within_ten(

@@ -262,7 +262,7 @@ def test_a_worker_reports_nothing_that_its_router_refuses() -> None:
 
 def test_the_rows_do_not_collide() -> None:
     rows = figures.WORKER
-    own = {"name", "tag", "pid", "state", "failures", "tail", "last_line", "pause"}
+    own = {"name", "tag", "pid", "state", "failures", "tail", "last_line", "spawn_error", "pause"}
     for names in (
         [row.name for row in rows],
         [row.key for row in rows if row.key],

@@ -284,10 +284,29 @@ def test_the_router_is_down() -> None:
     ]
 
 
+def test_why_the_router_is_down() -> None:
+    down = ROUTER._replace(pid=0, state="FATAL", tail="sio stderr", last_line="no zmq")
+    assert lines(status(down))[2:5] == [
+        "fault    sio ended, see: supervisorctl tail sio stderr",
+        "fault    last line of its log: no zmq",
+        "relay    down",
+    ]
+    assert lines(status(down._replace(last_line="")))[3] == "relay    down"
+    assert lines(status(down._replace(state="STOPPED")))[2] == "relay    down"
+    unable = status(down._replace(spawn_error="can't find command 'x'"))
+    assert lines(unable)[2:4] == [
+        "fault    supervisord cannot start sio: can't find command 'x'",
+        "relay    down",
+    ]
+    for key in ("tail", "last_line", "spawn_error"):  # as of a supervisord of an older version
+        del unable["router"][key]
+    assert lines(unable)[2] == "relay    down"
+
+
 def test_a_fresh_configuration_is_told_what_to_add() -> None:
     assert lines(status()) == [
         "listen   127.0.0.1:8000, unix:/run/app.sock",
-        "no router: add to supervisord's configuration, and update",
+        "no router: add to supervisord's configuration, and run: supervisorctl update",
         "",
         "[eventlistener:sio]",
         "command = supervisor-sio router",
@@ -395,6 +414,16 @@ def test_what_a_worker_said_when_it_failed_last() -> None:
     for row in answer["workers"]:  # as of a supervisord that an upgrade has left running
         del row["last_line"], row["pause"]
     assert lines(answer)[-1].startswith("workers:workers_00 failed 5 times")
+
+
+def test_a_worker_that_supervisord_cannot_start() -> None:
+    unable = worker(0, 0, "FATAL")._replace(
+        failures=4, tail="workers:workers_00", last_line="of an earlier life", spawn_error="EACCES"
+    )
+    answer = status(ROUTER, unable, figures={**FIGURES, "workers": []})
+    assert lines(answer)[-1] == (
+        "workers:workers_00 failed 4 times, supervisord cannot start it: EACCES"
+    )
 
 
 @pytest.mark.parametrize("show", [format_status, format_workers])

@@ -71,6 +71,7 @@ def test_a_worker_that_serves() -> None:
             "failures": 0,
             "tail": "workers:workers_00 stderr",
             "last_line": "",
+            "spawn_error": "",
             "pause": 0,
         }
     ]
@@ -122,6 +123,7 @@ def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -
         "failures": 0,
         "tail": "workers:workers_00 stderr",
         "last_line": "",
+        "spawn_error": "",
         "pause": 0,
     }
 
@@ -147,7 +149,10 @@ def test_states_while_the_router_runs(supervisors: str, joined: Optional[str], s
 
 def test_workers_while_the_router_is_down() -> None:
     answer = status(
-        ROUTER._replace(pid=0, state="FATAL"), worker(), worker("b", 0, "STOPPED"), router=False
+        ROUTER._replace(pid=0, state="FATAL", tail="sio stderr", last_line="no zmq"),
+        worker(),
+        worker("b", 0, "STOPPED"),
+        router=False,
     )
     assert [(row["name"], row["state"], row["pid"]) for row in answer["workers"]] == [
         ("workers:workers_00", "running", 20),
@@ -157,6 +162,9 @@ def test_workers_while_the_router_is_down() -> None:
         "state": "down",
         "process": "sio",
         "statename": "FATAL",
+        "tail": "sio stderr",
+        "last_line": "no zmq",
+        "spawn_error": "",
         "pid": 0,
         "version": "",
         "uptime": 0,
@@ -204,6 +212,9 @@ def test_the_figures_of_router_and_relay() -> None:
         "state": "running",
         "process": "sio",
         "statename": "RUNNING",
+        "tail": "",
+        "last_line": "",
+        "spawn_error": "",
         "pid": 10,
         "version": "1.2",
         "uptime": 60,
