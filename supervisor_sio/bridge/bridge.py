@@ -116,7 +116,8 @@ class Bridge:
         #: The tags here that are not aliases.
         self._living_here: frozenset[str] = frozenset()
         self._members_known = False
-        #: Processes here without clients that have asked the workers of all hosts.
+        #: Processes here without clients that have asked the workers of all hosts; only the
+        #: subscriber's thread adds and removes any.
         self._askers: OrderedDict[str, None] = OrderedDict()
         self._wake = threading.Event()
         self._closed = False
@@ -319,11 +320,10 @@ class Bridge:
         return self._translator.to_queue(message)
 
     def _note_asker(self, sender: str) -> None:
-        with self._lock:
-            self._askers[sender] = None
-            self._askers.move_to_end(sender)
-            if len(self._askers) > BRIDGE_MOST_ASKERS:
-                self._askers.popitem(last=False)
+        self._askers[sender] = None
+        self._askers.move_to_end(sender)
+        if len(self._askers) > BRIDGE_MOST_ASKERS:
+            self._askers.popitem(last=False)
 
     def _send(self, data: QueueMessage, origin: Origin) -> None:
         data.update(origin=origin[:3], via=self._id)
