@@ -602,6 +602,65 @@ MUTATIONS = (
             ),
         )
     ),
+    *(
+        unlocked(
+            what, "bridge/bridge.py", "_lock", then, f"unit/bridge/test_bridge.py::test_{test}"
+        )
+        for what, then, test in (
+            (
+                "the workers of a host that is gone count as present",
+                "            for bridge in [b for b, heard in",
+                "a_host_that_is_gone_is_not_told_as_there",
+            ),
+            (
+                "a message of another host is lost if a worker answers at that moment",
+                "            self._passed[tag] = numbers\n",
+                "a_worker_says_what_it_has_while_a_bridge_begins",
+            ),
+            (
+                "what all workers have is not noted if a worker answers at that moment",
+                "            here = self._tags_here\n",
+                "a_worker_says_what_it_has_while_that_of_all_is_noted",
+            ),
+            (
+                "workers note the number of another host's message before they have it",
+                "            for bridge in self._placed &",
+                "the_workers_have_a_message_before_they_are_told_its_number",
+            ),
+            (
+                "messages of another host overtake those that waited for the bridge to begin",
+                "            self._resumed = True\n",
+                "what_arrives_while_earlier_messages_are_passed_on_comes_after_them",
+            ),
+            (
+                "another host's message is still on its way when the workers are told its number",
+                '                if data["method"] in',
+                "the_workers_have_a_message_before_they_are_told_its_number",
+            ),
+        )
+    ),
+    unlocked(
+        "more messages without numbers wait for Redis than the limit allows",
+        "bridge/queue.py",
+        "_changed",
+        "            count = min(_BATCH, len(self._unnumbered))\n",
+        "unit/bridge/test_queue.py::test_what_comes_while_a_batch_is_published_is_counted",
+    ),
+    unlocked(
+        "each thread that looks for missed events reads all events itself",
+        "relay/journal_index.py",
+        "_lock",
+        "            rows, read = self._rows\n",
+        "unit/relay/test_journal_index.py"
+        "::test_two_threads_that_look_at_the_same_time_read_each_event_once",
+    ),
+    Mutation(
+        "many requests for metrics keep the router busy",
+        "router/exporter.py",
+        "        async with self._turn:\n",
+        "        if True:\n",
+        ("unit/router/test_exporter.py::test_one_page_is_made_at_a_time",),
+    ),
 )
 
 

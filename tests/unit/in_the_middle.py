@@ -10,6 +10,8 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Callable
 
+import pytest
+
 #: Seconds for what has to happen.
 _PATIENCE = 30
 
@@ -34,6 +36,16 @@ class Other:
             self.begin()
             self.settle()
 
+    def interrupt(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        """Let it call when this thread calls the function first."""
+        interrupted = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            self.call()
+            return interrupted(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
     def begin(self) -> None:
         self._begun = True
         self._thread.start()
@@ -44,6 +56,7 @@ class Other:
 
     def result(self) -> Any:
         """What the call has returned; also waits for its end."""
+        assert self._begun, "nothing let it call"
         return self._outcome.result(_PATIENCE)
 
     def _run(self) -> None:

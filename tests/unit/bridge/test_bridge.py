@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import threading
 import time
 from typing import Any, Callable, Optional, Sequence
 
@@ -27,6 +26,8 @@ from supervisor_sio.common.refusals import Untold
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
+from supervisor_sio.relay.passed import NOTE
+from unit.in_the_middle import Other
 
 HERE, ALSO_HERE, ELSEWHERE = "0a1b2c3d", "1a1b2c3d", "2a1b2c3d"
 
@@ -880,26 +881,78 @@ def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
     }
 
 
-def test_a_host_that_is_back_is_not_told_as_gone(
+# --- in several threads --------------------------------------------------------------
+
+
+def test_a_host_that_is_gone_is_not_told_as_there(
     bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One thread forgets the host while another receives from it: the last report is the latest."""
-    monkeypatch.setattr(module, "BRIDGE_SILENCE", 0.0)
-    ended = threading.Event()
+    late = time.monotonic() + BRIDGE_SILENCE + 1
+    other = Other(bridge, bridge._look, late)
+    other.interrupt(monkeypatch, bridge, "_changed")
+    bridge.hear(members(1, "a"))
+    other.result()
+    assert bridge.elsewhere == [] != bridge.told[0]
 
-    def forget() -> None:
-        while not ended.is_set():
-            bridge._look(time.monotonic())
 
-    thread = threading.Thread(target=forget)
-    thread.start()
-    for number in range(300):
-        bridge.hear(members(number, "a"))
-        with bridge._lock:
-            known = [m for m in bridge._elsewhere.values()]
-            assert bridge.told[-1] == [member for each in known for member in each]
-    ended.set()
-    thread.join(30)
+class Numbers(dict[str, int]):
+    """What a worker has of other bridges' messages; another thread calls when it is looked at."""
+
+    def __init__(self, other: Other, **numbers: int) -> None:
+        super().__init__(numbers)
+        self._other = other
+
+    def __contains__(self, bridge: object) -> bool:
+        self._other.call()
+        return super().__contains__(bridge)
+
+
+def test_a_worker_says_what_it_has_while_a_bridge_begins(bridge: BridgeAlone) -> None:
+    other = Other(bridge, bridge._take_passed, ALSO_HERE, {})
+    bridge._take_passed(HERE, Numbers(other))
+    bridge.hear(emit(1))
+    other.result()
+    assert bridge.said == ["1"] and not bridge.malformed
+
+
+def test_a_worker_says_what_it_has_while_that_of_all_is_noted(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(5))
+    other = Other(bridge, bridge._take_passed, "another worker", {})
+    for tag in (HERE, ALSO_HERE):
+        bridge._take_passed(tag, Numbers(other, **{"bridge-2": 5}))
+    bridge._note_passed()
+    other.result()
+    assert bridge._stream.passed == {"bridge-2": 5}
+
+
+def test_the_workers_have_a_message_before_they_are_told_its_number(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the router were killed in between, nobody would ask for the message."""
+    other = Other(bridge, bridge._tell_workers)
+    other.interrupt(monkeypatch, bridge._publisher, "publish")
+    bridge.hear(emit(1))
+    other.result()
+    assert [fields["method"] for _, fields in bridge._publisher.said] == ["emit", NOTE]
+
+
+def test_what_arrives_while_earlier_messages_are_passed_on_comes_after_them(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.001)
+    bridge._resumed = False
+    bridge.hear(emit(5))
+    for tag in (HERE, ALSO_HERE):
+        bridge._take_passed(tag, {"bridge-2": 4})
+    other = Other(bridge, bridge.hear, emit(6))
+    other.interrupt(monkeypatch, bridge._publisher, "publish")
+    bridge._resume()
+    other.result()
+    assert bridge.said == ["5", "6"]
+
+
+# --- failures ------------------------------------------------------------------------
 
 
 def test_what_fails_does_not_stop_it(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch) -> None:

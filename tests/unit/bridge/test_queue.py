@@ -24,6 +24,7 @@ from supervisor_sio.common.limits import (
     BRIDGE_MOST_UNNUMBERED,
     BRIDGE_MOST_UNNUMBERED_BYTES,
 )
+from unit.in_the_middle import Other
 
 # --- without a server -----------------------------------------------------------------
 
@@ -76,6 +77,30 @@ def test_what_has_no_number_is_bounded_in_bytes(nobody: str, stream: HostStream)
     for data in (half, half, b"x", b""):
         queue.say(data)
     assert list(queue._unnumbered) == [half, half, b""]
+
+
+def test_what_comes_while_a_batch_is_published_is_counted(
+    nobody: str, stream: HostStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Long(bytes):
+        """A message; another thread adds one when its length is looked at."""
+
+        look = bytes.__len__
+
+        def __len__(self) -> int:
+            return type(self).look(self)
+
+    monkeypatch.setattr(module, "BRIDGE_MOST_UNNUMBERED_BYTES", 10)
+    queue = RedisQueue(nobody, "socketio", stream, Mock())
+    queue.connected = True
+    queue.say(Long(b"x"))
+    other = Other(queue, queue.say, bytes(8), lock="_changed")
+    other.interrupt(monkeypatch, Long, "look")
+    monkeypatch.setattr(queue._broker, "publish", lambda messages: [1] * len(messages))
+    queue._publish_batch()
+    other.result()
+    queue.say(bytes(3))
+    assert [*queue._unnumbered] == [bytes(8)], "eight of ten bytes are in use"
 
 
 def test_without_a_server_it_waits_and_ends(

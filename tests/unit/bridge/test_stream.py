@@ -344,17 +344,6 @@ def test_without_memory_it_is_counted(
 # --- in several threads ------------------------------------------------------------
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, other: Other) -> None:
-    """Another thread calls when this function is called first."""
-    real = getattr(owner, name)
-
-    def interrupted(*args: Any) -> Any:
-        other.call()
-        return real(*args)
-
-    monkeypatch.setattr(owner, name, interrupted)
-
-
 @pytest.mark.parametrize(
     "call, expected",
     [
@@ -373,7 +362,7 @@ def test_a_message_is_added_before_another_thread_sees_any_of_it(
     expected: Any,
 ) -> None:
     other = Other(stream, call, stream)
-    interrupt(monkeypatch, memory_file, "write_at", other)
+    other.interrupt(monkeypatch, memory_file, "write_at")
     add(stream, 1)
     assert other.result() == expected
 
@@ -394,7 +383,7 @@ def test_what_is_noted_while_it_is_saved_is_saved_the_next_time(
 ) -> None:
     stream.note_passed({"bridge-1": 1})
     other = Other(stream, call, stream)
-    interrupt(monkeypatch, memory_file, "write_at", other)
+    other.interrupt(monkeypatch, memory_file, "write_at")
     stream.save()
     other.result()
     stream.save()
@@ -410,7 +399,7 @@ def test_what_waits_is_counted_right_if_it_is_given_back_while_more_comes(
     add(stream, 1)
     stream.take(1)
     other = Other(stream, add, stream, 2)
-    interrupt(monkeypatch, Messages, "bytes_after", other)
+    other.interrupt(monkeypatch, Messages, "bytes_after")
     stream.give_back(1)
     assert other.result()
     assert not add(stream, 3, b"33"), "two of three bytes are in use"

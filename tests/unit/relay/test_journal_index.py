@@ -13,6 +13,7 @@ from supervisor_sio.relay.journal import Journal
 from supervisor_sio.relay.journal_format import Event
 from supervisor_sio.relay.journal_index import Room
 from supervisor_sio.relay.message import RelayMessage
+from unit.in_the_middle import Other
 
 from .test_journal_takeover import Segments
 
@@ -107,6 +108,24 @@ def test_events_are_read_once_for_all_who_look(
         assert len(events) == 30
     # Each once for the index, each once for whom it was, and the last few for everybody.
     assert len(read) <= 3000 + 3000 + 100 * journal_index._FEW
+
+
+def test_two_threads_that_look_at_the_same_time_read_each_event_once(
+    make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many clients come back at once, each in a thread: each thread would read everything."""
+    journal, events = make(), 2 * journal_index._FEW
+    for _ in range(events):
+        emit(journal, "/", "a")
+    read: list[Event] = []
+    rooms_of = journal_index._rooms_of
+    monkeypatch.setattr(
+        journal_index, "_rooms_of", lambda event: read.append(event) or rooms_of(event)
+    )
+    other = Other(journal._pieces[0].index, found, journal, 0, {("/", "a")})
+    other.interrupt(monkeypatch, journal_index, "_rooms_of")
+    assert found(journal, 0, {("/", "a")}) == other.result() == ([*range(1, events + 1)], 0)
+    assert len(read) == events
 
 
 def test_what_is_not_an_event_is_said(make: Callable[..., Journal]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 import threading
@@ -197,6 +198,32 @@ def test_who_asks_without_end_gets_a_part_of_the_time(address: tuple[str, int]) 
         thread.join()
     # The threads of the clients count, too.
     assert (time.process_time() - cpu) / (time.monotonic() - began) < 0.6
+
+
+def test_one_page_is_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next one only after a pause that is the longer, the longer that took."""
+    monkeypatch.setattr(exporter, "_REST", 1e9)
+    with socket.socket() as unused:
+        made = Exporter(unused)
+    answered: list[Request] = []
+
+    def answer(request: Request) -> None:
+        answered.append(request)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(made, "_answer", answer)
+
+    async def ask_twice() -> None:
+        made._turn = asyncio.Lock()
+        tasks = [asyncio.ensure_future(made._in_turn(get("/metrics"))) for _ in range(2)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(ask_twice())
+    assert len(answered) == 1
 
 
 def test_health_does_not_wait_for_metrics(

@@ -170,13 +170,8 @@ def test_two_threads_that_count_events_for_the_first_time(
     """One row is left: they share it if they count the same event, else one of them gets it."""
     for number in range(EVENT_METRICS - 1):
         count(figures, f"event {number}")
-    other, make = Other(figures, count, figures, event), event_figures._Row
-
-    def make_interrupted(*args: Any) -> Any:
-        other.call()
-        return make(*args)
-
-    monkeypatch.setattr(event_figures, "_Row", make_interrupted)
+    other = Other(figures, count, figures, event)
+    other.interrupt(monkeypatch, event_figures, "_Row")
     count(figures, "last")
     other.result()
     made = {f"event {number}" for number in range(EVENT_METRICS - 1)}
