@@ -147,6 +147,11 @@ def _fault_of_server(mode: AsyncMode, server: Server, command: str) -> Optional[
     right, wrong = "ZmqManager", "AsyncZmqManager"
     if server.is_async:
         right, wrong = wrong, right
+    if server.manager == "":
+        return (
+            f"a {server.maker}() without {right}: sessions are not sticky and emits stay in their "
+            f"worker; write client_manager={right}()"
+        )
     if server.manager == wrong:
         return f"a {server.maker}(client_manager={wrong}()): write {right}()"
     return None

@@ -34,11 +34,11 @@ _MANAGERS = ("ZmqManager", "AsyncZmqManager")
 
 
 class Server(NamedTuple):
-    """A Socket.IO server; an argument whose value cannot be determined is ``None``."""
+    """A Socket.IO server. An argument is empty if it is not given, and ``None`` if its value cannot
+    be determined."""
 
     maker: str
     is_async: bool
-    #: Empty if not given.
     async_mode: Optional[str]
     manager: Optional[str]
 
@@ -122,13 +122,22 @@ def _server(call: ast.Call, imported: dict[str, str]) -> Optional[Server]:
         return None
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     not_given = None if None in given else ast.Constant("")  # **options may include it
-    mode, manager = given.get("async_mode", not_given), given.get("client_manager")
+    mode = given.get("async_mode", not_given)
+    # The first argument of python-socketio's servers; SocketIO() may get it later, by init_app().
+    may_follow = call.args if maker.startswith("socketio.") else not call.args
+    manager = given.get("client_manager", None if may_follow else not_given)
     return Server(
         maker,
         _SERVERS[maker],
         mode.value if isinstance(mode, ast.Constant) and isinstance(mode.value, str) else None,
-        _name(manager.func, imported).rpartition(".")[2] if isinstance(manager, ast.Call) else None,
+        _manager(manager, imported),
     )
+
+
+def _manager(given: Optional[ast.expr], imported: dict[str, str]) -> Optional[str]:
+    if isinstance(given, ast.Call):
+        return _name(given.func, imported).rpartition(".")[2]
+    return "" if isinstance(given, ast.Constant) else None
 
 
 def _takes_over(call: ast.Call, imported: dict[str, str]) -> bool:

@@ -127,6 +127,27 @@ app = wrap(socketio.WSGIApp(sio))
             "eventlet",
             "has a socketio.Server(client_manager=AsyncZmqManager()): write ZmqManager()",
         ),
+        (
+            _FASTAPI.replace(", client_manager=AsyncZmqManager()", ""),
+            "asyncio",
+            "has a socketio.AsyncServer() without AsyncZmqManager: sessions are not sticky and "
+            "emits stay in their worker; write client_manager=AsyncZmqManager()",
+        ),
+        (
+            _FLASK.replace("client_manager=ZmqManager()", "client_manager=None"),
+            "threading",
+            "has a flask_socketio.SocketIO() without ZmqManager: sessions are not sticky and "
+            "emits stay in their worker; write client_manager=ZmqManager()",
+        ),
+        # It may get its manager later, as the first argument, or by a name.
+        (
+            _FLASK.replace("app, ", "").replace(", client_manager=ZmqManager()", ""),
+            "threading",
+            None,
+        ),
+        (_UNKNOWN.replace("client_manager=ZmqManager()", "ZmqManager()"), "eventlet", None),
+        (_UNKNOWN.replace("client_manager=ZmqManager()", "**options"), "eventlet", None),
+        (_UNKNOWN.replace("=ZmqManager()", "=manager"), "eventlet", None),
         ("if production: app = FastAPI()\nelse: app = Flask(__name__)\n", "eventlet", None),
         ("app = FastAPI()\napp = to_wsgi(app)\n", "eventlet", None),
         ("async def app(scope, receive, send): ...\n", "eventlet", None),
