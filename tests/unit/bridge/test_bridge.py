@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import time
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, ClassVar, Iterator, Optional, Sequence
 
 import pytest
 
@@ -97,18 +96,16 @@ class BridgeAlone(Bridge):
     _publisher: Any
     _queue: Any
     _subscriber: Any
+    #: Of all bridges of a test, some of which have the same.
+    open_files: ClassVar[set[int]] = set()
 
     def __init__(self, files: Sequence[int] = ()) -> None:
         self.told: list[list[Member]] = []
         self.files = files or [memory_file.write(name, b"") for name in memory_file.HOST_FILES]
+        self.open_files.update(self.files)
         run_dir, cluster = RunDir("/nowhere"), ClusterInfo()
         super().__init__("redis://", run_dir, cluster, self.files, self.told.append)
         self.set_members([[tag, False, ["socketio"], False] for tag in (HERE, ALSO_HERE)])
-
-    def __del__(self) -> None:
-        for descriptor in self.files:
-            with contextlib.suppress(OSError):  # of two with the same files
-                os.close(descriptor)
 
     def hear(self, *messages: Any) -> None:
         for message in messages:
@@ -129,11 +126,13 @@ class BridgeAlone(Bridge):
 
 
 @pytest.fixture
-def bridge(monkeypatch: pytest.MonkeyPatch) -> BridgeAlone:
+def bridge(monkeypatch: pytest.MonkeyPatch) -> Iterator[BridgeAlone]:
     monkeypatch.setattr(module, "Publisher", Relay)
     monkeypatch.setattr(module, "ThreadSubscriber", Relay)
     monkeypatch.setattr(module, "RedisQueue", Queue)
-    return BridgeAlone()
+    yield BridgeAlone()
+    while BridgeAlone.open_files:
+        os.close(BridgeAlone.open_files.pop())
 
 
 def emit(number: int, via: str = "bridge-2", origin: Any = None, room: str = "") -> dict[str, Any]:
