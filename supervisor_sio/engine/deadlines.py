@@ -50,10 +50,12 @@ class Deadlines:
     :param clock: returns seconds; never goes back.
     """
 
-    __slots__ = ("clock", "_slots", "_order")
+    __slots__ = ("clock", "on_earlier", "_slots", "_order")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
+        #: Called when :meth:`next` has become earlier.
+        self.on_earlier: Callable[[], None] = _nothing
         #: The items by the number of their slot, and these numbers as a heap.
         self._slots: dict[int, dict[Item, None]] = {}
         self._order: list[int] = []
@@ -111,8 +113,14 @@ class Deadlines:
         if items is None:
             self._slots[number] = {item: None}
             heapq.heappush(self._order, number)
+            if self._order[0] == number:
+                self.on_earlier()
         else:
             items[item] = None
+
+
+def _nothing() -> None:
+    """Nobody waits for the next deadline."""
 
 
 def _slot(when: float) -> int:

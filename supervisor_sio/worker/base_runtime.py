@@ -19,8 +19,9 @@ from .runtime import Threads, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between checks of the deadlines: the shortest deadline is 0.1 s, for a poll during the
-#: upgrade of its session.
+#: Seconds between two checks of the deadlines, when some expire soon: the shortest deadline is
+#: 0.1 s, for a poll during the upgrade of its session. No check is made until so long before the
+#: next deadline, as a worker without traffic would spend half of its time on them.
 RESOLUTION = 0.05
 
 #: Seconds by which a check may be late in a busy process; after more, it was suspended or blocked.
@@ -34,6 +35,7 @@ class BaseRuntime(ABC):
 
     def __init__(self) -> None:
         self.deadlines = Deadlines(time.monotonic)
+        self.deadlines.on_earlier = self._set_timer
         self.engines: list[Engine] = []
         self.outlets: list[Outlet] = []
         self.threads: Optional[Threads] = None
@@ -44,10 +46,13 @@ class BaseRuntime(ABC):
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._date = ""
         self._second = 0
-        self._ticking = False
-        #: When the next check is due, and whether the last one was skipped.
+        #: For the next check, when it is due, and whether it only comes near the deadline.
+        self._timer: Optional[Watch] = None
         self._look_at = 0.0
+        self._far = False
+        #: Whether the last check was skipped; and whether one is being made.
         self._left_out = False
+        self._checking = False
 
     @abstractmethod
     def run(self, task: Callable[..., Any], *args: Any) -> None:
@@ -130,27 +135,47 @@ class BaseRuntime(ABC):
             self.threads = self._make_threads()
             for outlet in self.outlets:
                 outlet.threads = self.threads
-        if not self._ticking:
-            self._ticking = True
-            self._look_at = self.deadlines.clock() + RESOLUTION
-            self.call_later(RESOLUTION, self._tick)
+        if self._timer is None:
+            self._set_timer()
 
-    def _tick(self) -> None:
+    def _set_timer(self) -> None:
+        """Set the timer for the next check; that of a far deadline sets it once more.
+
+        So the loop runs for RESOLUTION before a deadline is checked: what clients have sent while
+        it was blocked is read first.
+        """
+        due = self.deadlines.next()
+        if due is None or self._checking:
+            return
+        now = self.deadlines.clock()
+        left = due - now - RESOLUTION
+        far = left > RESOLUTION
+        look_at = now + (left if far else RESOLUTION)
+        if self._timer is not None:
+            if self._look_at <= look_at:
+                return
+            self._timer.cancel()
+        self._far, self._look_at = far, look_at
+        self._timer = self.call_later(look_at - now, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
         now = self.deadlines.clock()
         self._left_out = now > self._look_at + _LATE and not self._left_out
-        if self._left_out:
-            # The loop was blocked for a while: first read what clients have sent meanwhile.
-            self._ticking = False
-            self.watch()
-            return
+        if not self._far and not self._left_out:
+            self._checking = True
+            try:
+                self._tell_expired(now)
+            finally:
+                self._checking = False
+        self._set_timer()
+
+    def _tell_expired(self, now: float) -> None:
         for item in self.deadlines.expired(now):
             try:
                 item.on_deadline(now)
             except Exception as error:  # do not skip the other deadlines
                 self.log(logger, logging.ERROR, "error at a deadline", exc_info=error)
-        self._ticking = False
-        if self.deadlines.next() is not None:
-            self.watch()
 
 
 def write_log(

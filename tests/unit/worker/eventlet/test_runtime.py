@@ -46,7 +46,7 @@ def test_it_does_not_tick_while_nothing_is_due(runtime: HubRuntime) -> None:
     runtime.deadlines.after(item, 0.05)
     runtime.watch()
     until(lambda: item.due)
-    until(lambda: not runtime._ticking)
+    until(lambda: runtime._timer is None)
     runtime.deadlines.after(item, 0.01)
     runtime.watch()
     until(lambda: item.due == 2)
