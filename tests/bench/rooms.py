@@ -34,9 +34,9 @@ from servers import HOST, Server, supervised_cluster
 
 PAYLOAD = "x" * 60
 PATIENCE = 60.0
-#: Emitting clients in a measurement, and those of them that do so at a time: what idle workers
-#: use meanwhile is to be little.
-ROUNDS = 100
+#: Emitting clients in a measurement, as the system counts hundredths of a second for each process;
+#: and those of them that do so at a time: what idle workers use meanwhile is to be little.
+ROUNDS = 500
 IN_FLIGHT = 10
 #: Clients that connect at a time.
 AT_ONCE = 10
