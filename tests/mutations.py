@@ -440,12 +440,12 @@ MUTATIONS = (
         "                pass  # a flood",
         ("unit/relay/test_looped.py",),
     ),
-    Mutation(
+    unlocked(
         "messages of two threads leave in another order than that of their numbers",
         "relay/publisher.py",
-        "        self._lock = native.lock()\n",
-        '        self._lock = __import__("contextlib").nullcontext()\n',
-        ("unit/relay/test_publisher.py",),
+        "_lock",
+        "            now = time.monotonic()\n            if tag is not None",
+        "unit/relay/test_publisher.py",
     ),
     Mutation(
         "threads that emit for the first time at once have a publisher each",
@@ -462,12 +462,12 @@ MUTATIONS = (
         '        self._tables = __import__("contextlib").nullcontext()\n',
         ("unit/cluster/test_threads.py::test_threads_change_rooms_at_the_same_time",),
     ),
-    Mutation(
+    unlocked(
         "more handlers run at a time than --threads allows",
         "worker/threads/pool.py",
-        "        self._lock = threading.Lock()\n",
-        '        self._lock = __import__("contextlib").nullcontext()\n',
-        ("unit/worker/threads/test_pool.py",),
+        "_lock",
+        "            self._submitted += 1\n",
+        "unit/worker/threads/test_pool.py",
     ),
     Mutation(
         "what a child of multiprocessing has emitted last is lost at its end",
@@ -660,6 +660,36 @@ MUTATIONS = (
         "        async with self._turn:\n",
         "        if True:\n",
         ("unit/router/test_exporter.py::test_one_page_is_made_at_a_time",),
+    ),
+    *(
+        unlocked(
+            what,
+            "relay/journal.py",
+            "_lock",
+            then,
+            "unit/relay/test_journal.py::test_one_thread_uses_it_at_a_time",
+        )
+        for what, then in (
+            (
+                "two threads write their events to the same place of the journal",
+                "            if self._append(record, now)",
+            ),
+            (
+                "a client that comes back misses an event that is just written",
+                "            if not 0 <= k <= self.last:\n",
+            ),
+            (
+                "the segment to which a client's state is written is dropped by another thread",
+                "            if not self._append_state(pid, record):\n",
+            ),
+        )
+    ),
+    Mutation(
+        "a forked child cannot emit if a thread of its parent was about to emit",
+        "cluster/core.py",
+        "        self._joining = native.lock()  # another",
+        "        pass  # another",
+        ("unit/cluster/test_manager.py::test_the_child_of_a_fork_has_nothing_of_its_parent",),
     ),
 )
 

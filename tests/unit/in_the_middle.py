@@ -28,6 +28,8 @@ class Other:
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._begun = False
+        #: Whether it waited for the lock.
+        self.waited = False
         setattr(owner, lock, _Watched(getattr(owner, lock), self._settled))
 
     def call(self, *_: Any) -> None:
@@ -53,6 +55,7 @@ class Other:
     def settle(self) -> None:
         """Wait until the call has returned, or one of the two threads waits for the lock."""
         assert self._settled.wait(_PATIENCE), "the other thread hangs"
+        self.waited = not self._outcome.done()
 
     def result(self) -> Any:
         """What the call has returned; also waits for its end."""

@@ -3,8 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,6 +19,7 @@ from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, Owne
 from supervisor_sio.relay.green import GreenSubscriber
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from unit.cluster.others import next_message
+from unit.in_the_middle import Other
 from unit.polling import make_server
 
 
@@ -126,20 +125,12 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
 def test_threads_that_emit_first_at_the_same_time_share_a_publisher(
     run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    join, made = ZmqManager._join_relay_once, []
-
-    def join_slowly(self: ZmqManager) -> Any:
-        made.append(self)
-        time.sleep(0.05)
-        return join(self)
-
-    monkeypatch.setattr(ZmqManager, "_join_relay_once", join_slowly)
     manager = ZmqManager(f"zmq+ipc://{run_dir.path}", write_only=True)
-    with ThreadPoolExecutor(4) as pool:
-        for emitted in [pool.submit(manager.emit, "news", number) for number in range(4)]:
-            emitted.result()
-    assert len(made) == 1
-    assert manager._publisher is not None and manager._publisher.sent == 4
+    other = Other(manager, manager.emit, "news", 1, lock="_joining")
+    other.interrupt(monkeypatch, manager, "_join_relay_once")
+    manager.emit("news", 2)
+    other.result()
+    assert manager._publisher is not None and manager._publisher.sent == 2
     manager.close()
 
 

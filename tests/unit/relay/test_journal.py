@@ -26,6 +26,7 @@ from supervisor_sio.relay.listener import Listener
 from supervisor_sio.relay.message import RelayMessage, unpack_run
 from supervisor_sio.relay.position import Held, Part, Position
 from supervisor_sio.relay.stand_in import StandIn
+from unit.in_the_middle import Other
 
 from .network import RUN_DIR, ClusterInfo, Network
 from .test_journal_takeover import Segments, numbers
@@ -370,6 +371,43 @@ def test_a_forked_child_writes_nothing(make: Callable[..., Journal], segments: S
     assert os.waitpid(child, 0)[1] == 0
     assert segments.read().last == 1 and dict(segments.read().states()) == {"w.1": b"parent"}
     assert journal.position().numbers == {"s": 1}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda journal: journal.segments(),
+        lambda journal: journal.event(message(1, "t"), None),
+        lambda journal: journal.events(several(1, 2, "t")),
+        lambda journal: journal.heard("t", None, 1),
+        lambda journal: journal.since(0),
+        lambda journal: journal.to_rooms(0, [("/", None)]),
+        lambda journal: journal.lost(),
+        lambda journal: journal.trim(),
+        lambda journal: journal.began(0.0),
+        lambda journal: journal.ended("t"),
+        lambda journal: journal.adopting(Part(("a",), 5.0, {}, {})),
+        lambda journal: journal.own_given(["a"]),
+        lambda journal: journal.merged(["a"]),
+        lambda journal: journal.given_up("a"),
+        lambda journal: journal.guests("a", {}, bool),
+        lambda journal: journal.position(),
+        lambda journal: journal.reaches(Heard({}, {}, {})),
+        lambda journal: journal.save("w.1", b"x"),
+        lambda journal: journal.remove("w.1"),
+        lambda journal: journal.close(),
+    ],
+    ids=lambda call: call.__code__.co_names[0],
+)
+def test_one_thread_uses_it_at_a_time(
+    make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch, call: Callable[[Journal], Any]
+) -> None:
+    journal = make()
+    other = Other(journal, call, journal)
+    other.interrupt(monkeypatch, journal_log.Segment, "write")
+    journal.event(message(1), None)
+    other.result()
+    assert other.waited
 
 
 # --- how far others were heard -----------------------------------------------------
