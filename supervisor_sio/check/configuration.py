@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Optional
 
@@ -102,6 +103,12 @@ class Configuration:
     def plugin(self) -> str:
         """The cluster's section."""
         return f"rpcinterface:{self.cluster}"
+
+    def directory_of(self, process: Any) -> str:
+        """Where a process starts. Without a configured directory this is supervisord's own, which
+        is taken to be the one of the check."""
+        start = getattr(self.supervisord, "directory", None) or os.getcwd()
+        return os.path.normpath(os.path.join(start, process.directory or ""))
 
     def for_each_cluster(self) -> list[Configuration]:
         """A configuration for each cluster; without clusters, one for the default cluster."""

@@ -105,8 +105,7 @@ def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 def application_of(conf: Configuration, process: Any, told: WorkerOptions) -> Optional[Application]:
     """The application of a process as its module shows it, if the module can be read."""
-    start = getattr(conf.supervisord, "directory", None) or os.getcwd()
-    return look(os.path.join(start, process.directory or ""), told.application)
+    return look(conf.directory_of(process), told.application)
 
 
 def _fault(told: WorkerOptions, found: Application) -> Optional[str]:

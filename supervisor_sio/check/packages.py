@@ -10,12 +10,14 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from importlib.machinery import all_suffixes
 from typing import Any, Iterator, NamedTuple, Optional
 
 from ..common.clusters import FACTORY_OPTION
 from ..common.commands import PROGRAM
 from ..common.limits import PROBE_TIMEOUT
 from ..common.modes import AsyncMode
+from ..common.worker_options import WorkerOptions
 from .configuration import Configuration, Finding, Program
 from .daemon import daemon_of
 from .host import ENTER, Host, find_command, obstacle, user
@@ -108,6 +110,8 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     mode = told.mode if told else _NO_MODE
     needed = [*_NEEDED[program.role], *mode.modules]
     modules = [*needed, *mode.faster, *(need.module for need in optional)]
+    absent = _not_in_directory(conf, process, told) if told else ""
+    modules += [absent] * bool(absent)
     uid = conf.uid if process.uid is None else process.uid
     # Behind a wrapper it may be another user, or see other directories.
     direct = os.path.basename(_split(process.command)[0]) == PROGRAM
@@ -152,6 +156,13 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
             f"its Python, {python}, has no {', '.join(slower)}, with which --async-mode "
             f"{mode.name} takes less CPU: {install} {package}",
         )
+    if absent in missing and direct:
+        yield conf.warning(
+            program.section,
+            "directory" if process.directory else "command",
+            f"there is no module {absent!r} in {conf.directory_of(process)}, or in its Python, "
+            f"{python}; write directory = the directory that has {absent}.py",
+        )
     for need in optional:
         if need.module in missing:
             yield conf.error(
@@ -177,6 +188,17 @@ def _python(conf: Configuration, host: Host, process: Any) -> Optional[str]:
     start = getattr(conf.supervisord, "directory", None) or os.getcwd()
     found = find_command(name, path, start)
     return python_of(found) if found else None
+
+
+def _not_in_directory(conf: Configuration, process: Any, told: WorkerOptions) -> str:
+    """The package or module of a worker's application, unless its directory has it."""
+    name = told.application.partition(":")[0].partition(".")[0]
+    directory = conf.directory_of(process)
+    path = os.path.join(directory, name)
+    files = (path + suffix for suffix in all_suffixes())
+    # Another rule reports a directory that does not exist, and the empty name.
+    there = os.path.isdir(path) or any(map(os.path.exists, files))
+    return "" if there or not os.access(directory, os.X_OK) else name
 
 
 def _closed(python: str, uid: Optional[int]) -> Optional[str]:

@@ -43,6 +43,7 @@ class Deployment:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.path = str(directory / "supervisord.conf")
+        (directory / "myapp.py").touch()
         self.sections: dict[str, dict[str, str]] = {
             "supervisord": {"logfile": "/dev/null", "pidfile": "%(here)s/pid"},
             "unix_http_server": {"file": "%(here)s/s.sock"},
@@ -62,6 +63,7 @@ class Deployment:
             "eventlistener:sio": {"command": "supervisor-sio router", "events": "PROCESS_STATE"},
             "program:workers": {
                 "command": "supervisor-sio worker myapp:app",
+                "directory": "%(here)s",
                 "process_name": "%(program_name)s_%(process_num)02d",
                 "numprocs": "2",
                 "stopwaitsecs": "15",

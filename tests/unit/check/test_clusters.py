@@ -17,6 +17,7 @@ def two(deployment: Deployment) -> Deployment:
     listener, program = (deployment.sections[n] for n in ("eventlistener:sio", "program:workers"))
     for name, environment in (("chat", CHAT), ("shop", SHOP)):
         more = {"environment": environment}
+        (deployment.directory / f"{name}.py").touch()
         deployment.sections[f"rpcinterface:{name}"] = {
             **deployment.sections["rpcinterface:sio"],
             "listen": f"unix:{deployment.directory}/{name}.sock",

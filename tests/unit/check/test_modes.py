@@ -164,6 +164,31 @@ def test_what_the_module_shows(
     assert lines == ([] if fault is None else [where + fault])
 
 
+@pytest.mark.parametrize(
+    ("application", "directory", "found"),
+    [
+        ("myapp:app", "%(here)s", True),
+        ("package.module:app", "%(here)s", True),
+        ("supervisor_sio.examples.chat:app", "/", True),
+        ("myapp:app", "/", False),
+        ("app.myapp:app", "%(here)s", False),
+        ("myapp:app", "/no/such", True),  # another rule reports it
+    ],
+)
+def test_where_the_module_is(
+    deployment: Deployment, application: str, directory: str, found: bool
+) -> None:
+    (deployment.directory / "package").mkdir()
+    command = f"supervisor-sio worker {application}"
+    lines = deployment.set("program:workers", command=command, directory=directory).lines()
+    name = application.partition(":")[0].partition(".")[0]
+    where = f"warning: {deployment.path}: [program:workers] directory: there is no module {name!r}"
+    assert any(line.startswith(where) for line in lines) is not found
+    if not found:
+        (line,) = lines
+        assert line.endswith(f"; write directory = the directory that has {name}.py")
+
+
 _TASKS = """\
 @manager.run_once("ticker")
 def tick(): ...
@@ -219,6 +244,7 @@ def test_threads(deployment: Deployment, threads: int, allowed: int, told: Optio
 @NEW_PYTHON
 def test_a_worker_of_each_mode_on_one_port(deployment: Deployment) -> None:
     first = deployment.sections["program:workers"]
+    (deployment.directory / "myapp_async.py").touch()
     command = "supervisor-sio worker --async-mode asyncio myapp_async:app"
     deployment.set("program:new", **{**first, "command": command})
     assert deployment.lines() == []

@@ -70,16 +70,21 @@ def test_a_router_in_a_start_script(deployment: Deployment) -> None:
     ("changes", "told"),
     [
         ({}, None),
-        ({"command": "supervisor-sio worker other:app"}, "other:app is another application than "),
-        ({"directory": "/"}, "myapp:app in / is another application than myapp:app of ["),
+        ({"command": "supervisor-sio worker other:app"}, "other:app in "),
+        ({"directory": "other"}, "myapp:app in other is another application than myapp:app in "),
         ({"command": "sh -c 'exec supervisor-sio worker myapp:app'"}, None),
     ],
 )
 def test_two_applications_of_one_port(
     deployment: Deployment, changes: dict[str, str], told: Optional[str]
 ) -> None:
+    other = deployment.directory / "other"
+    other.mkdir()
+    for path in (deployment.directory / "other.py", other / "myapp.py"):
+        path.touch()
+    changes = {**changes, **({"directory": str(other)} if "directory" in changes else {})}
     deployment.set("program:more", **{**deployment.sections["program:workers"], **changes})
-    lines = deployment.lines()
+    lines = [line.replace(str(other), "other") for line in deployment.lines()]
     if told is None:
         assert lines == []
     else:

@@ -27,8 +27,14 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 @pytest.mark.parametrize("workers", [1, 4, 40])
 @pytest.mark.parametrize("full", [False, True])
 def test_what_init_prints_is_sound(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int, full: bool
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    full: bool,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chat.py").touch()
     listen = f"unix:{tmp_path}/100%.sock"
     words = ["init", "chat:app", "--listen", listen, "--workers", str(workers)]
     assert cli.main([*words, *["--full"] * full]) == 0
@@ -72,10 +78,14 @@ def test_init_for_each_mode(capsys: pytest.CaptureFixture[str], mode: str, optio
     assert ("--threads" in out) is (mode == "threading")
 
 
-def test_init_for_one_more_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_for_one_more_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The printed sections of both clusters fit into one file, and are sound."""
+    monkeypatch.chdir(tmp_path)
     printed = []
     for name in ("chat", "shop"):
+        (tmp_path / f"{name}.py").touch()
         words = ["--listen", f"unix:{tmp_path}/{name}.sock", "--cluster", name]
         assert cli.main(["init", f"{name}:app", *words]) == 0
         printed.append(capsys.readouterr().out)
