@@ -112,5 +112,7 @@ class Network:
                 if not writer.transport.is_closing():
                     writer.write(data)
                     await writer.drain()
-            if not self._silent:
-                writer.close()
+        # Also after a reset: a server that has not read all resets, and a client that waits for the
+        # end of the connection would wait until it misses a ping.
+        if not self._silent:
+            writer.close()
