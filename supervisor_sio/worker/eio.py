@@ -104,7 +104,7 @@ class EngineOwner:
         self.lost: dict[str, Lost] = {}
         #: Finds a lost client whose session was in a worker that has died.
         self.find_lost: Callable[[str], Optional[Lost]] = lambda sid: None
-        #: Held while the dictionary for a session's data is created.
+        #: Held while the dictionary for a session's data is created or replaced.
         self._making = native.lock()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -459,7 +459,9 @@ class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
 
         :raises KeyError: if there is no such session.
         """
-        self._stored(sid).data = session
+        stored = self._stored(sid)
+        with self._making:
+            stored.data = session
 
     def disconnect(self, sid: Optional[str] = None) -> None:
         """Disconnect a client, or all; their disconnect handlers run soon."""

@@ -1093,6 +1093,21 @@ def test_threads_that_look_for_a_clients_data_first_get_the_same(
     assert eio.get_session("a client") is other.result() is stored.data == {}
 
 
+@only["threading"]
+@pytest.mark.parametrize("look", [1, 2])
+def test_data_that_a_thread_stores_while_another_looks_for_it_first(
+    make: Any, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    app = make()
+    eio = app.sio.eio
+    other = Other(eio, lambda: eio.save_session("a client", {"n": 1}), lock="_making")
+    stored = Stored(other.call, look)
+    monkeypatch.setattr(eio, "_stored", {"a client": stored}.__getitem__)
+    eio.get_session("a client")
+    other.result()
+    assert stored.data == {"n": 1}
+
+
 @only["asyncio"]
 def test_another_loop_is_told_what_to_write(make: Any) -> None:
     app = make()
