@@ -21,7 +21,7 @@ from .formatting import (
     is_well,
     workers_are_well,
 )
-from .grammar import Line, UsageError, format_help, parse_line
+from .grammar import Line, UsageError, did_you_mean, format_help, parse_line
 from .rebalance import rebalance
 from .reload import reload
 from .scale import scale
@@ -176,7 +176,7 @@ def matching(workers: list[str], names: list[str]) -> list[str]:
         group = name[:-2] if name.endswith(":*") else name
         matches = [w for w in workers if w == name or w.startswith(f"{group}:") or w == group]
         if not matches:
-            raise refused(name, "no such worker")
+            raise refused(name, f"no such worker{did_you_mean(name, workers)}")
         chosen.extend(worker for worker in matches if worker not in chosen)
     return chosen
 

@@ -260,7 +260,7 @@ def _parse(command: Command, rest: str) -> Line:
                     f"{CLUSTER_OPTION} comes first: sio {CLUSTER_OPTION} NAME {command.name}"
                 )
             if name not in command.options:
-                hint = _did_you_mean(name, [*command.options, "--json"])
+                hint = did_you_mean(name, [*command.options, "--json"])
                 raise UsageError(f"unknown option {name}{hint or f'; usage: {command.usage}'}")
             if not command.options[name]:
                 if equals:
@@ -282,12 +282,12 @@ def _parse(command: Command, rest: str) -> Line:
 
 def _find(name: str) -> Command:
     if name not in COMMANDS:
-        hint = _did_you_mean(name, COMMANDS, "sio ") or ", see: help sio"
+        hint = did_you_mean(name, COMMANDS, "sio ") or ", see: help sio"
         raise UsageError(f"unknown command: sio {name}{hint}")
     return COMMANDS[name]
 
 
-def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     nearest = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean {prefix}{nearest[0]}?" if nearest else ""
 

@@ -159,11 +159,21 @@ def test_the_workers_that_names_mean(names: list[str], meant: list[str]) -> None
     assert matching(WORKERS, names) == meant
 
 
-@pytest.mark.parametrize("name", ["cha", "chat:chat_0", "chat:", "chat_00", "*", "chat4:*"])
-def test_no_such_worker(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("chat_00", ", did you mean chat:chat_00?"),
+        ("chat:chat_0", ", did you mean chat:chat_01?"),
+        ("cha", ", did you mean chat2?"),
+        ("chat:", ", did you mean chat3:a?"),
+        ("nobody", ""),
+        ("*", ""),
+    ],
+)
+def test_no_such_worker(name: str, hint: str) -> None:
     with pytest.raises(CommandError) as caught:
         matching(WORKERS, ["chat2", name])
-    assert str(caught.value) == f"{name}: ERROR (no such worker)"
+    assert str(caught.value) == f"{name}: ERROR (no such worker{hint})"
 
 
 @pytest.mark.parametrize(
