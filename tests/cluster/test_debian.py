@@ -189,7 +189,15 @@ cp "$1/myapp.py" /srv/myapp/myapp.py
 echo "import site; site.addsitedir('$2')" \
     >"$(echo /srv/myapp/venv/lib/python3*/site-packages)/dependencies.pth"
 
-sudo() { "$@"; }
+sudo() {
+    if test "$1" = -u
+    then
+        user=$2
+        shift 2
+        runuser -u "$user" -- "$@"
+    else "$@"
+    fi
+}
 systemctl() {
     test "$*" = "restart supervisor"
     /usr/bin/supervisord -c /etc/supervisor/supervisord.conf
@@ -252,4 +260,5 @@ def test_each_command_of_the_page(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "supervisord.conf: sound (" in done.stdout
+    assert "myapp:app: ASGIApp, imported in" in done.stdout
     assert done.stdout.count('"state": "ready"') == 2, done.stdout
