@@ -121,6 +121,7 @@ def unevenness(
     Without takeover the clients of removed workers reconnect, which spreads them.
 
     :param workers: those of the cluster now.
+    :param added: names of workers; those that are not ready get no clients at all.
     :param removed: the workers that were removed, as they were before.
     """
     ready = [worker for worker in workers if worker["state"] == "ready"]
@@ -128,7 +129,8 @@ def unevenness(
         return ""
     if any(worker.get("takeover") and worker["sessions"] for worker in removed):
         return "the clients of each removed worker have moved to one other worker"
-    if added and any(worker["sessions"] for worker in ready):
+    new = [worker for worker in ready if worker["name"] in added]
+    if new and any(worker["sessions"] for worker in ready):
         return "the added workers get only new clients"
     return ""
 

@@ -258,6 +258,14 @@ def test_it_says_when_clients_are_not_spread_evenly(
     assert server.said[-1] == summary(server.answer)
 
 
+def test_it_says_nothing_of_the_clients_of_an_added_worker_that_is_not_ready() -> None:
+    change = {"numprocs": 3, "configured": 3, "added": ["w:w_2"]}
+    server = Server(change, {"w:w_0": "ready", "w:w_1": "ready", "w:w_2": "fatal"})
+    server.sessions = {"w:w_0": 2}
+    scale(session(server), "w", "3", 2.0, server.progress)
+    assert server.said[-2] == "not ready: w:w_2 (fatal); ready: 2 of 3 workers"
+
+
 def test_other_faults_are_told() -> None:
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
 
