@@ -8,8 +8,9 @@ from typing import Optional
 
 PROGRAM = "supervisor-sio"
 
-#: Supervisor's ``spawnerr`` begins so if a process was started and ended within its ``startsecs``.
-TOO_QUICKLY = "Exited too quickly"
+#: Supervisor's ``spawnerr`` begins so if a process was started, and ended by itself: within its
+#: ``startsecs``, or later.
+ENDED_BY_ITSELF = ("Exited too quickly", "Bad exit code")
 
 #: The command and its subcommand, also after a path, `env` or `sh -c`.
 _COMMAND = re.compile(r"""(?:^|[\s/"'(;&|])supervisor-sio(?=["'\s]|$)["']?\s*([\w-]*)""")

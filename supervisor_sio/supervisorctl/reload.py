@@ -22,7 +22,7 @@ from supervisor.compat import xmlrpclib
 from supervisor.states import STOPPED_STATES
 
 from ..common.clusters import ctl_command
-from ..common.commands import TOO_QUICKLY
+from ..common.commands import ENDED_BY_ITSELF
 from ..common.limits import DRAIN_TIME
 from .formatting import STOPPED, readiness, split_by_readiness
 from .progress import Progress
@@ -262,6 +262,6 @@ def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
         return "it ended"
     if info["exitstatus"] > 0:  # 0 where Supervisor does not know it, -1 for a signal
         return f"it ended with exit status {info['exitstatus']}"
-    if info["spawnerr"] and not info["spawnerr"].startswith(TOO_QUICKLY):
+    if info["spawnerr"] and not info["spawnerr"].startswith(ENDED_BY_ITSELF):
         return str(info["spawnerr"])  # it could not be started
     return "it ended"

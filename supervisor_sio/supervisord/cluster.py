@@ -18,7 +18,7 @@ from ..common import channel, memory_file
 from ..common.certificates import describe, make_context
 from ..common.channel import Message
 from ..common.clusters import CLUSTER, CLUSTERS, ctl_command
-from ..common.commands import PROGRAM, TOO_QUICKLY, program_of, subcommand_of
+from ..common.commands import ENDED_BY_ITSELF, PROGRAM, program_of, subcommand_of
 from ..common.limits import MAX_CANDIDATES, MAX_NAMES, RUN_ONCE_LEASE, SHELF_BUFFER
 from ..common.memory_file import HOST_FILES
 from ..common.processes import is_descendant, process_memory
@@ -482,7 +482,7 @@ def _spawn_error(process: Any) -> str:
     """Why supervisord could not start a process, unless it has started it since."""
     error = str(process.spawnerr or "")
     failed = process.get_state() in (ProcessStates.BACKOFF, ProcessStates.FATAL)
-    return error if failed and not error.startswith(TOO_QUICKLY) else ""
+    return error if failed and not error.startswith(ENDED_BY_ITSELF) else ""
 
 
 def _name(process: Any) -> str:

@@ -50,6 +50,12 @@ class Supervisorctl:
     ("fault", "state", "info", "fate"),
     [
         ("SPAWN_ERROR", "fatal", {"spawnerr": "Exited too quickly (process log …)"}, "it ended"),
+        (
+            "ABNORMAL_TERMINATION",
+            "exited",
+            {"exitstatus": -1, "spawnerr": "Bad exit code -1"},
+            "it ended",
+        ),
         ("SPAWN_ERROR", "fatal", {"spawnerr": "can't find command 'x'"}, "can't find command 'x'"),
         ("ABNORMAL_TERMINATION", "exited", {"exitstatus": 1}, "it ended with exit status 1"),
         ("NO_FILE", "stopped", {"spawnerr": "of an earlier time"}, "no file"),
