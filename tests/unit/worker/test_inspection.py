@@ -15,6 +15,7 @@ from supervisor_sio.common.modes import ASYNCIO, EVENTLET
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.worker import inspection
 from supervisor_sio.worker.inspection import Report, inspect_application
+from unit.pythons import NEW_PYTHON
 
 MODULE = """
 import socketio, sys, time
@@ -135,6 +136,7 @@ def test_what_will_hurt(call: str, warning: str) -> None:
     assert len(report.warnings) == 1 and warning in report.warnings[0]
 
 
+@NEW_PYTHON
 def test_an_asgi_application_is_wrapped_by_an_asgi_application() -> None:
     (warning,) = inspect_application("inspected:bare", ASYNCIO, ("/socket.io/",)).warnings
     assert warning.endswith("; serve socketio.ASGIApp(sio, bare) instead")
