@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from cluster_app import app as app
 from cluster_app import sio
 
@@ -11,20 +13,12 @@ _STEP = 10
 
 @sio.on("count_slowly")
 async def count_slowly(sid: str, event: str, numbers: int, seconds: float) -> None:
-    """To everybody, evenly over the time; every tenth number also goes to one alone."""
+    """To everybody, evenly over the time."""
+    began = time.monotonic()
     for number in range(numbers):
         await sio.emit(event, number)
         if number % _STEP == _STEP - 1:
-            await sio.sleep(seconds * _STEP / numbers)
-
-
-@sio.on("count_in_turn")
-async def count_in_turn(sid: str, other: str, event: str, numbers: int, seconds: float) -> None:
-    """To everybody and to one client of another worker, in turn."""
-    for number in range(numbers):
-        await sio.emit(event, number, to=other if number % 2 else None)
-        if number % _STEP == _STEP - 1:
-            await sio.sleep(seconds * _STEP / numbers)
+            await sio.sleep(max(0.0, began + number * seconds / numbers - time.monotonic()))
 
 
 @sio.on("count_to_room")
