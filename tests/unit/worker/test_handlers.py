@@ -1080,16 +1080,23 @@ class Stored:
         self._data = data
 
 
+def interrupted(
+    eio: Any, monkeypatch: pytest.MonkeyPatch, look: int, call: Callable[..., Any], *args: Any
+) -> tuple[Other, Stored]:
+    """A client's data, and another thread's call while it is looked at."""
+    other = Other(eio, call, "a client", *args, lock="_making")
+    stored = Stored(other.call, look)
+    monkeypatch.setattr(eio, "_stored", {"a client": stored}.__getitem__)
+    return other, stored
+
+
 @only["threading"]
 @pytest.mark.parametrize("look", [1, 2])
 def test_threads_that_look_for_a_clients_data_first_get_the_same(
     make: Any, monkeypatch: pytest.MonkeyPatch, look: int
 ) -> None:
-    app = make()
-    eio = app.sio.eio
-    other = Other(eio, lambda: eio.get_session("a client"), lock="_making")
-    stored = Stored(other.call, look)
-    monkeypatch.setattr(eio, "_stored", {"a client": stored}.__getitem__)
+    eio = make().sio.eio
+    other, stored = interrupted(eio, monkeypatch, look, eio.get_session)
     assert eio.get_session("a client") is other.result() is stored.data == {}
 
 
@@ -1098,11 +1105,8 @@ def test_threads_that_look_for_a_clients_data_first_get_the_same(
 def test_data_that_a_thread_stores_while_another_looks_for_it_first(
     make: Any, monkeypatch: pytest.MonkeyPatch, look: int
 ) -> None:
-    app = make()
-    eio = app.sio.eio
-    other = Other(eio, lambda: eio.save_session("a client", {"n": 1}), lock="_making")
-    stored = Stored(other.call, look)
-    monkeypatch.setattr(eio, "_stored", {"a client": stored}.__getitem__)
+    eio = make().sio.eio
+    other, stored = interrupted(eio, monkeypatch, look, eio.save_session, {"n": 1})
     eio.get_session("a client")
     other.result()
     assert stored.data == {"n": 1}
