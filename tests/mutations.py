@@ -10,6 +10,7 @@ run whether the list still fits the code.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -639,6 +640,44 @@ MUTATIONS = (
             ),
         )
     ),
+    Mutation(
+        "long messages fill Redis until it disconnects the other hosts",
+        "bridge/queue.py",
+        "        if self._bytes_on_their_way >= BRIDGE_MOST_ON_THEIR_WAY_BYTES:\n",
+        "        if False:\n",
+        ("unit/bridge/test_queue.py::test_so_many_bytes_are_on_their_way_as_may_be",),
+    ),
+    Mutation(
+        "anybody who publishes a number makes a host send all that waits at once",
+        "bridge/queue.py",
+        "min(number, self._stream.given)",
+        "number",
+        ("unit/bridge/test_queue.py::test_a_number_that_was_never_used_does_not_come_back",),
+    ),
+    Mutation(
+        "after a quick failover hosts send to a server at which nobody listens",
+        "bridge/queue.py",
+        "        reached_nobody = self._reached_nobody(results)\n",
+        "        reached_nobody = False\n",
+        (
+            "unit/bridge/test_queue.py"
+            "::test_messages_to_another_server_than_the_subscribed_one_are_sent_again",
+        ),
+    ),
+    Mutation(
+        "a host decodes each of its own messages",
+        "bridge/bridge.py",
+        "        own = number_after(self._head, raw)\n",
+        "        own = None\n",
+        ("unit/bridge/test_bridge.py::test_its_own_messages_are_not_decoded",),
+    ),
+    Mutation(
+        "a host that reads many messages sends each of them to its workers singly",
+        "bridge/bridge.py",
+        "        self._publisher.turn = self._turn.call_soon\n",
+        "",
+        ("unit/bridge/test_bridge.py",),
+    ),
     unlocked(
         "more messages without numbers wait for Redis than the limit allows",
         "bridge/queue.py",
@@ -743,14 +782,17 @@ def run(root: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
     return not done.returncode, failed[0].partition("::")[2].partition(" - ")[0] if failed else "?"
 
 
-def main(words: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("words", nargs="*", help="of the names or files of some mutations")
+    words = parser.parse_args().words
     chosen = [one for one in MUTATIONS if not words or any(w in one.what + one.file for w in words)]
     with tempfile.TemporaryDirectory() as directory:
         copies: SimpleQueue[Path] = SimpleQueue()
         for number in range(os.cpu_count() or 1):
             copy = Path(directory, str(number))
             for name in ("supervisor_sio", "tests", "docs", "conf.d"):
-                ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+                ignored = shutil.ignore_patterns("__pycache__", "node_modules", "*.sock")
                 shutil.copytree(ROOT / name, copy / name, ignore=ignored)
             for name in ("setup.cfg", "README.md"):
                 shutil.copy(ROOT / name, copy / name)
@@ -784,4 +826,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

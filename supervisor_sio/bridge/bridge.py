@@ -39,8 +39,19 @@ from ..relay.methods import ASKER, BRIDGE, check_fields
 from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
 from ..relay.threaded import ThreadSubscriber
-from .format import FormatError, QueueMessage, Translator, origin_of, parse, seen
+from .format import (
+    FormatError,
+    QueueMessage,
+    Translator,
+    encode,
+    head_of,
+    number_after,
+    origin_of,
+    parse,
+    seen,
+)
 from .queue import RedisQueue
+from .reading import ReadingTurn
 from .stream import HostStream
 from .stream_file import Origin
 
@@ -86,9 +97,14 @@ class Bridge:
         self._id = self._stream.id
         self._translator = Translator(self._id)
         self._changed = changed
-        self._queue = RedisQueue(url, cluster.channel, self._stream, self._from_queue)
+        self._head = head_of(self._id)
+        self._turn = ReadingTurn()
+        self._queue = RedisQueue(
+            url, cluster.channel, self._stream, self._from_queue, rests=self._turn.end
+        )
         # On the relay it has a new name, and numbers from 1.
         self._publisher = Publisher(run_dir, cluster, f"bridge-{secrets.token_hex(6)}")
+        self._publisher.turn = self._turn.call_soon
         self._subscriber = ThreadSubscriber(
             self._publisher, run_dir, tag=BRIDGE, lives=self._lives, part=self._stream.part()
         )
@@ -326,14 +342,13 @@ class Bridge:
             self._askers.popitem(last=False)
 
     def _send(self, data: QueueMessage, origin: Origin) -> None:
-        data.update(origin=origin[:3], via=self._id)
+        data["origin"] = origin[:3]
 
-        def encode(number: int) -> bytes:
-            data["seq"] = number
-            return json.dumps(data).encode()
+        def encoded(number: int) -> bytes:
+            return encode(data, self._id, number)
 
         try:
-            reason = "" if self._stream.add(origin, encode) else "Redis is away too long"
+            reason = "" if self._stream.add(origin, encoded) else "Redis is away too long"
         except OSError as error:
             reason = repr(error)
         line = reason and self._refusals.noted(reason, "emits for other hosts are lost")
@@ -392,11 +407,16 @@ class Bridge:
             data["leaves"] = True
         if aliases:  # separate, as bridges of older versions do not know aliases
             data["aliases"] = aliases
-        self._send_unnumbered({**data, "via": self._id, "seq": self._stream.given})
+        self._queue.say(encode(data, self._id, self._stream.given))
 
     # --- from other hosts to here ----------------------------------------------
 
     def _from_queue(self, raw: bytes) -> None:
+        own = number_after(self._head, raw)
+        if own is not None:
+            self._queue.came_back(own)
+            return
+        self._turn.begin()
         try:
             data = parse(raw)
             mark = seen(data)

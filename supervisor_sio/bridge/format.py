@@ -277,6 +277,24 @@ def parse(raw: bytes) -> QueueMessage:
     return data
 
 
+def encode(data: QueueMessage, via: str, number: int) -> bytes:
+    """A message of a bridge. It begins so that the bridge knows it again without decoding it."""
+    return json.dumps({"via": via, "seq": number, **data}).encode()
+
+
+def head_of(via: str) -> bytes:
+    """What all messages of a bridge begin with, before their number."""
+    return encode({}, via, 0)[: -len("0}")]
+
+
+def number_after(head: bytes, raw: bytes) -> Optional[int]:
+    """The number of a message that begins so; ``None`` for others."""
+    if not raw.startswith(head):
+        return None
+    number, comma, _ = raw[len(head) : len(head) + len(f"{_LARGEST_NUMBER},")].partition(b",")
+    return int(number) if comma and number.isdigit() else None
+
+
 def _decode(message: RelayMessage, at_least: int = 0) -> tuple[list[Any], list[bytes]]:
     """The arguments, at least so many, with placeholders for bytes; and the bytes.
 

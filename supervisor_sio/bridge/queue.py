@@ -12,10 +12,11 @@ import math
 import threading
 import time
 from collections import deque
-from typing import Callable, Deque, Optional
+from typing import Any, Callable, Deque, Optional, Sequence
 
 from ..common.limits import (
     BRIDGE_MOST_ON_THEIR_WAY,
+    BRIDGE_MOST_ON_THEIR_WAY_BYTES,
     BRIDGE_MOST_UNNUMBERED,
     BRIDGE_MOST_UNNUMBERED_BYTES,
     BRIDGE_SILENCE,
@@ -27,7 +28,7 @@ from .stream import HostStream
 
 logger = logging.getLogger("supervisor_sio.bridge")
 
-#: Messages published in one round trip.
+#: Messages published in one round trip, or handled in one turn of the subscriber.
 _BATCH = 100
 
 #: Seconds between attempts to reach Redis: the first, and the longest pause.
@@ -47,6 +48,7 @@ class RedisQueue:
 
     :param stream: the numbered messages to publish.
     :param received: gets each message of the channel, in the subscriber's thread.
+    :param rests: called in that thread after messages, when no further one is there.
     :param silence: seconds without a message, its own included, after which the connection counts
         as dead.
     :raises QueueError: as :func:`make_client`.
@@ -58,12 +60,14 @@ class RedisQueue:
         channel: str,
         stream: HostStream,
         received: Callable[[bytes], None],
+        rests: Callable[[], None] = lambda: None,
         silence: float = BRIDGE_SILENCE,
     ) -> None:
         self._broker = Broker(url, channel)
         self._shown = without_password(url)
         self._stream = stream
         self._received = received
+        self._rests = rests
         self._silence = silence
         #: Messages without numbers that wait to be published.
         self._unnumbered: Deque[bytes] = deque()
@@ -73,6 +77,13 @@ class RedisQueue:
         #: has.
         self._confirmed_since = math.inf
         self._returned = stream.given
+        #: For each batch on its way: its last number, and its size in bytes.
+        self._on_their_way: Deque[tuple[int, int]] = deque()
+        self._bytes_on_their_way = 0
+        #: Whether Redis has ever said that it passed a message on to somebody.
+        self._receivers_are_counted = False
+        #: The connection during which it passed messages on to nobody, as :attr:`connections`.
+        self._reached_nobody_in = -1
         #: Why nothing can be published, as it was logged last.
         self._fault: Optional[tuple[str, type[Exception]]] = None
         #: Why the connection was lost, as it was logged last, until a message has come back; and
@@ -120,7 +131,10 @@ class RedisQueue:
         self._confirmed_since = math.inf
         self._loss = ""
         with self._changed:
-            self._returned = max(self._returned, number)
+            # Anybody may have published it with any number.
+            self._returned = max(self._returned, min(number, self._stream.given))
+            while self._on_their_way and self._on_their_way[0][0] <= self._returned:
+                self._bytes_on_their_way -= self._on_their_way.popleft()[1]
             self._changed.notify()
 
     def close(self, timeout: float = 2.0) -> None:
@@ -147,6 +161,8 @@ class RedisQueue:
         All hosts receive them about as fast as this one. More of them would wait in Redis, until it
         disconnects the receivers; and answers to bridges that lack some would wait behind them.
         """
+        if self._bytes_on_their_way >= BRIDGE_MOST_ON_THEIR_WAY_BYTES:
+            return 0
         return BRIDGE_MOST_ON_THEIR_WAY - (self._stream.given - self._returned)
 
     def _publish(self) -> None:
@@ -171,17 +187,26 @@ class RedisQueue:
                 self._closed.wait(_LONGEST_RETRY)
 
     def _publish_batch(self) -> bool:
-        """Publish a batch. Return whether Redis has refused a message."""
+        """Publish a batch. Return whether there are messages that must be tried again."""
+        connection = self.connections
         with self._changed:
             count = min(_BATCH, len(self._unnumbered))
             unnumbered = [self._unnumbered.popleft() for _ in range(count)]
             self._bytes -= sum(map(len, unnumbered))
-        numbered = self._stream.take(min(_BATCH, self._room)) if self._room > 0 else []
+            numbered = self._stream.take(min(_BATCH, self._room)) if self._room > 0 else []
+            if numbered:
+                size = sum(map(len, numbered))
+                self._on_their_way.append((self._stream.given, size))
+                self._bytes_on_their_way += size
         results = self._broker.publish([*unnumbered, *numbered]) if unnumbered or numbered else []
         errors = [error for error in results if isinstance(error, Exception)]
-        # Refused messages at the end are tried again; other bridges ask for those in the middle.
+        reached_nobody = self._reached_nobody(results)
+        # Those at the end that nobody got are tried again; other bridges ask for those in the
+        # middle.
         again = 0
-        while again < len(numbered) and isinstance(results[-1 - again], Exception):
+        while again < len(numbered) and (
+            reached_nobody or isinstance(results[-1 - again], Exception)
+        ):
             again += 1
         self._stream.give_back(again)
         self.sent += len(numbered) - again
@@ -189,10 +214,26 @@ class RedisQueue:
         if errors:
             self._broker.renew()  # the node may be a replica now, or have other slots
             self._log_fault("refuses messages, trying again", errors[-1])
+        elif reached_nobody:
+            self._reached_nobody_in = connection
         elif results:
             self._fault = None
             self._confirmed_since = min(self._confirmed_since, time.monotonic())
-        return bool(errors)
+        return bool(errors) or reached_nobody
+
+    def _reached_nobody(self, results: Sequence[Any]) -> bool:
+        """Whether Redis passed messages on to nobody, not even to this host's own subscription.
+
+        Then that is at another server: at one that was the master until now. The count says nothing
+        where it is always 0, as behind some proxies.
+        """
+        if any(type(result) is int and result for result in results):
+            self._receivers_are_counted = True
+        return (
+            self._receivers_are_counted
+            and bool(results)
+            and all(type(result) is int and not result for result in results)
+        )
 
     def _log_fault(self, what: str, error: Exception) -> None:
         """Log an error once, until publishing works again or the error changes."""
@@ -212,14 +253,16 @@ class RedisQueue:
                 confirmations = self._broker.confirmations
                 heard = time.monotonic()
                 self._confirmed_since = math.inf
+                taken = 0
                 while not self._closed.is_set():
-                    message = subscription.get_message(timeout=_TICK)
+                    message = subscription.get_message(timeout=0.0 if taken else _TICK)
                     now = time.monotonic()
                     kind = None
                     if message is not None:
                         heard, kind = now, message["type"]
                     if kind in ("message", "smessage"):
                         self._take(message["data"])
+                        taken += 1
                     elif kind == "sunsubscribe":
                         raise ConnectionError("the channel has moved to another node")
                     elif kind in ("subscribe", "ssubscribe"):
@@ -227,6 +270,11 @@ class RedisQueue:
                         if not confirmations:
                             retry = _FIRST_RETRY
                             self._found()
+                    if taken and (message is None or taken >= _BATCH):
+                        taken = 0
+                        self._rest()
+                    if self.connected and self._reached_nobody_in == self.connections:
+                        raise ConnectionError("messages are published to another server")
                     if now - heard > self._silence:
                         raise TimeoutError("no message arrives")
                     if now - self._confirmed_since > self._silence:
@@ -234,6 +282,7 @@ class RedisQueue:
             except Exception as error:
                 self._lost(error)
             finally:
+                self._rest()
                 if subscription is not None:
                     with contextlib.suppress(Exception):  # it is lost anyway
                         subscription.close()
@@ -246,13 +295,22 @@ class RedisQueue:
         except Exception as error:  # the handler's fault, not Redis's
             self._refusals.count("bad-message-on-queue", repr(error))
 
+    def _rest(self) -> None:
+        try:
+            self._rests()
+        except Exception as error:
+            self._refusals.count("bridge-failed", repr(error))
+
     def _found(self) -> None:
         if not self.connected:
             if not self._is_logged:
                 logger.info("connected to %s", self._shown)
             first = not self._connected_at
             self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
-            self._returned = self._stream.given  # those on their way may be lost
+            with self._changed:
+                self._returned = self._stream.given  # those on their way may be lost
+                self._on_their_way.clear()
+                self._bytes_on_their_way = 0
             self.connections += 1
             self.connected = True
 

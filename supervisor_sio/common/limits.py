@@ -1454,10 +1454,19 @@ BRIDGE_PATIENCE = _limit(
 )
 BRIDGE_MOST_ON_THEIR_WAY = _limit(
     "BRIDGE_MOST_ON_THEIR_WAY",
-    1000,
+    4000,
     "messages",
     "host",
-    "messages given to Redis that have not come back from it yet; further ones wait in the router",
+    "messages given to Redis that have not come back from it yet; further ones wait in the router. "
+    "A host that receives slowly sends so many while it receives what all hosts have sent",
+)
+BRIDGE_MOST_ON_THEIR_WAY_BYTES = _limit(
+    "BRIDGE_MOST_ON_THEIR_WAY_BYTES",
+    2 * 1024 * 1024,
+    "bytes",
+    "host",
+    "length of these messages, and up to BRIDGE_BATCH more: Redis disconnects a receiver for which "
+    "8 MiB have waited for a minute",
 )
 BRIDGE_MOST_HELD = _limit(
     "BRIDGE_MOST_HELD",

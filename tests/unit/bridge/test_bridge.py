@@ -65,7 +65,9 @@ class Queue:
 
     connected, connections, sent, refused = True, 1, 0, 0
 
-    def __init__(self, url: str, channel: str, stream: HostStream, received: Any) -> None:
+    def __init__(
+        self, url: str, channel: str, stream: HostStream, received: Any, rests: Any
+    ) -> None:
         self._stream = stream
         self.published: list[dict[str, Any]] = []
         self.returned: list[int] = []
@@ -468,6 +470,32 @@ def test_its_own_messages_are_ignored(bridge: BridgeAlone) -> None:
     bridge.hear(own)
     assert bridge.said == [] and (bridge.received, bridge.malformed) == (0, 0)
     assert bridge._queue.returned == [1]
+
+
+def test_its_own_messages_are_not_decoded(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each host receives its own as well: with two hosts, half of all."""
+    raw: list[bytes] = []
+    monkeypatch.setattr(bridge._queue, "say", raw.append)
+    monkeypatch.setattr(bridge._queue, "wake", lambda: raw.extend(bridge._stream.take(100)))
+    bridge._from_relay(from_worker())
+    bridge._send_members([])
+    monkeypatch.setattr(module, "parse", lambda raw: pytest.fail("it is decoded"))
+    bridge.hear(*raw)
+    assert bridge._queue.returned == [1, 1] and bridge._publisher.turn() is None
+
+
+def test_what_arrives_together_is_sent_to_the_workers_together(bridge: BridgeAlone) -> None:
+    ends: list[str] = []
+    for number in (1, 2, 3):
+        bridge.hear(emit(number))
+        call_soon = bridge._publisher.turn()
+        assert call_soon is not None
+    call_soon(lambda: ends.append("end"))
+    assert not ends
+    bridge._turn.end()
+    assert ends == ["end"] and bridge._publisher.turn() is None
 
 
 def test_stock_servers_have_no_numbers(bridge: BridgeAlone) -> None:

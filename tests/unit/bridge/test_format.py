@@ -21,6 +21,9 @@ from supervisor_sio.bridge.format import (
     Outgoing,
     QueueMessage,
     Translator,
+    encode,
+    head_of,
+    number_after,
     origin_of,
     parse,
     seen,
@@ -770,6 +773,27 @@ def test_garbage_of_a_worker(packet: str, method: str, parts: list[Any], to: boo
 )
 def test_seen(message: QueueMessage, mark: Optional[tuple[str, int]]) -> None:
     assert seen(message) == mark
+
+
+def test_a_bridge_recognizes_its_own_messages() -> None:
+    for name in ("bridge-1", 'a "name"', "ä"):
+        raw = encode({"method": "emit", "data": [1]}, name, 17)
+        assert number_after(head_of(name), raw) == 17
+        assert seen(parse(raw)) == (name, 17)
+        assert parse(raw) == {"via": name, "seq": 17, "method": "emit", "data": [1]}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        encode({"method": "emit"}, "bridge-12", 17),
+        json.dumps({"method": "emit", "via": "bridge-1", "seq": 17}).encode(),
+        *(head_of("bridge-1") + rest for rest in (b"", b"17", b"-1,", b"x,", b"\xd9\xa1,")),
+        head_of("bridge-1") + b"9" * 30 + b",",
+    ],
+)
+def test_other_messages_must_be_decoded(raw: bytes) -> None:
+    assert number_after(head_of("bridge-1"), raw) is None
 
 
 def test_origin() -> None:

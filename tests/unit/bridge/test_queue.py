@@ -20,7 +20,9 @@ from supervisor_sio.bridge.stream import HostStream
 from supervisor_sio.bridge.stream_file import Origin
 from supervisor_sio.common import memory_file
 from supervisor_sio.common.limits import (
+    BRIDGE_BATCH,
     BRIDGE_MOST_ON_THEIR_WAY,
+    BRIDGE_MOST_ON_THEIR_WAY_BYTES,
     BRIDGE_MOST_UNNUMBERED,
     BRIDGE_MOST_UNNUMBERED_BYTES,
 )
@@ -212,6 +214,118 @@ def test_as_many_are_on_their_way_as_may_be(
     queue.came_back(queue.sent)
     wait_until(lambda: stream.waiting == 0)
     wait_until(lambda: len(heard) == BRIDGE_MOST_ON_THEIR_WAY + 501)
+    queue.close()
+
+
+def test_so_many_bytes_are_on_their_way_as_may_be(
+    server: Server, stream: HostStream, heard: list[bytes]
+) -> None:
+    """They wait in Redis for each host that is slow to receive."""
+    size = 100_000
+    queue = RedisQueue(server.url, "chat", stream, heard.append, silence=60)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    count = 2 * BRIDGE_MOST_ON_THEIR_WAY_BYTES // size
+    put(queue, *[bytes(size)] * count)
+    wait_until(lambda: len(heard) * size >= BRIDGE_MOST_ON_THEIR_WAY_BYTES and not queue._due)
+    queue.say(b"these may pass")
+    wait_until(lambda: b"these may pass" in heard)
+    wait_until(lambda: len(heard) == stream.given + 1)
+    assert stream.given * size < BRIDGE_MOST_ON_THEIR_WAY_BYTES + BRIDGE_BATCH
+    while stream.waiting:
+        queue.came_back(stream.given)
+        time.sleep(0.01)
+    wait_until(lambda: len(heard) == count + 1)
+    queue.came_back(stream.given)
+    assert queue._bytes_on_their_way == 0
+    queue.close()
+
+
+def test_a_number_that_was_never_used_does_not_come_back(
+    queue: RedisQueue, heard: list[bytes]
+) -> None:
+    """Anybody may have published it; as many as ever would be on their way."""
+    put(queue, b"x")
+    wait_until(lambda: heard)
+    queue.came_back(2**53)
+    assert queue._returned == queue._stream.given == 1
+
+
+def test_it_rests_after_the_messages_that_arrive_together(
+    server: Server, stream: HostStream
+) -> None:
+    heard: list[bytes] = []
+    rests: list[int] = []
+
+    def rest() -> None:
+        rests.append(len(heard))
+        raise RuntimeError("of the receiver")
+
+    queue = RedisQueue(server.url, "chat", stream, heard.append, rest)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    count = 10 * module._BATCH
+    client = redis.Redis.from_url(server.url)
+    pipeline = client.pipeline(transaction=False)
+    for _ in range(count):
+        pipeline.publish("chat", b"x")
+    pipeline.execute()
+    wait_until(lambda: rests and rests[-1] == count)
+    assert all(after - before <= module._BATCH for before, after in zip([0, *rests], rests))
+    assert len(rests) <= count // 2 and queue.connected
+    client.publish("chat", b"one")
+    wait_until(lambda: rests[-1] == count + 1)
+    client.close()
+    queue.close()
+
+
+def test_messages_to_another_server_than_the_subscribed_one_are_sent_again(
+    server: Server,
+    stream: HostStream,
+    heard: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The former master is back before Sentinel has replaced it, and lets us subscribe."""
+    monkeypatch.setattr(module, "_OTHERS_FIRST", 0.0)
+    monkeypatch.setattr(module, "_LONGEST_RETRY", 0.05)
+    (tmp_path / "new").mkdir()
+    new = Server(tmp_path / "new")
+    new.start()
+    queue = RedisQueue(server.url, "chat", stream, heard.append, silence=60)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    put(queue, b"1")
+    wait_until(lambda: heard)
+    former = queue._broker._client  # as long as this is kept, its subscription goes on
+    queue._broker._client = redis.Redis.from_url(new.url)
+    put(queue, b"2", b"3")
+    wait_until(lambda: len(heard) == 3)
+    assert heard == [b"1", b"2", b"3"] and queue.connections == 2
+    wait_until(lambda: queue.sent == 3)
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert record.getMessage() == (
+        f"{queue._shown} is away, trying again: messages are published to another server"
+    )
+    queue.close()
+    former.close()
+    new.kill()
+
+
+def test_a_redis_that_never_counts_receivers_is_believed(
+    server: Server, stream: HostStream, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = RedisQueue(server.url, "chat", stream, heard.append)
+    publish = queue._broker.publish
+    monkeypatch.setattr(queue._broker, "publish", lambda data: [0 * one for one in publish(data)])
+    queue.start()
+    wait_until(lambda: queue.connected)
+    put(queue, b"1")
+    wait_until(lambda: heard)
+    put(queue, b"2")
+    wait_until(lambda: queue.sent == 2)
+    assert heard == [b"1", b"2"] and queue.connections == 1
     queue.close()
 
 
