@@ -129,14 +129,12 @@ class BaseRuntime(ABC):
         if line:
             self.log(logger, logging.WARNING, "%s", line)
 
-    def watch(self) -> None:
-        """:meth:`.Runtime.watch`"""
+    def prepare_threads(self) -> None:
+        """:meth:`.Runtime.prepare_threads`"""
         if self.threads is None:
             self.threads = self._make_threads()
             for outlet in self.outlets:
                 outlet.threads = self.threads
-        if self._timer is None:
-            self._set_timer()
 
     def _set_timer(self) -> None:
         """Set the timer for the next check; that of a far deadline sets it once more.

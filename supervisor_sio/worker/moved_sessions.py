@@ -148,7 +148,7 @@ class Arrived:
         self.session.start()
         for connection in self._connections:
             connection.start()
-        self._server.runtime.watch()
+        self._server.runtime.prepare_threads()
 
     def discard(self) -> None:
         """Close the descriptors without calling the owner: another process continues."""

@@ -77,8 +77,8 @@ class Runtime(Protocol):
     def date(self) -> str:
         """The current value of the Date field (RFC 9110, 5.6.7)."""
 
-    def watch(self) -> None:
-        """Check the deadlines regularly while there are any; the first call sets ``threads``."""
+    def prepare_threads(self) -> None:
+        """Set ``threads``, at the first call; in the thread of the loop."""
 
     # --- tasks and calls, from the thread of the loop -------------------------------
 

@@ -57,7 +57,7 @@ class Server:
 
     def opened(self, connection: Connection) -> None:
         self._open.add(connection)
-        self.runtime.watch()
+        self.runtime.prepare_threads()
 
     def ended(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -122,7 +122,7 @@ class Worker(Life):
     def _prepare_recovery(self) -> None:
         """Register the managers' journals with the router, and let them ask other workers."""
         if recoveries(self.runtime):
-            self.runtime.watch()  # segments are started in any thread
+            self.runtime.prepare_threads()  # segments are started in any thread
         for one in recoveries(self.runtime):
             one.ask_others = self.link.claims.ask
             one.manager.keep_journal_by(

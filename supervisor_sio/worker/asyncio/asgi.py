@@ -347,9 +347,8 @@ class Call:
     def _wait(self, now: float) -> None:
         """The application waits for the body: set the client's deadline."""
         self._waiting_since = now
-        runtime = self._application.runtime
-        runtime.deadlines.set(self, now + max(0.0, patience(self._received, self._waited)))
-        runtime.watch()
+        until = now + max(0.0, patience(self._received, self._waited))
+        self._application.runtime.deadlines.set(self, until)
 
     def _wait_no_more(self, now: float) -> None:
         if self._waiting_since is not None:
@@ -402,7 +401,6 @@ class Call:
             self._end_by_ourselves()
         else:
             self._application.runtime.deadlines.after(self, HALF_CLOSED_SECONDS)
-            self._application.runtime.watch()
 
     def _take_body(self, connection: Connection, data: bytes) -> None:
         now = time.monotonic()

@@ -222,7 +222,6 @@ class ClientTransport(asyncio.Transport):
     def _write_later(self, connection: Connection) -> None:
         self._writing = self._runtime.add_writer(connection.fileno(), self._writable)
         self._runtime.deadlines.after(self, STALLED_SECONDS)
-        self._runtime.watch()
         self._check_size()
 
     def _writable(self) -> None:

@@ -201,7 +201,7 @@ class Pair:
         made = [Worker(runtime, Options(**options), ids) for runtime in _runtimes[kind]]
         self.here, self.there = made
         for worker in made:
-            worker.runtime.watch()  # it opens descriptors of its own, once
+            worker.runtime.prepare_threads()  # it opens descriptors of its own, once
         self.clients: list[Client] = []
         turns = [_on_hub] if kind == "eventlet" else [_on(worker.runtime) for worker in made]
         self._turns = turns

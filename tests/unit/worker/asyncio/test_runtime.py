@@ -34,7 +34,6 @@ def test_what_is_due_is_told_also_if_something_before_it_fails(
     async def test() -> None:
         for item in items:
             runtime.deadlines.after(item, 0.05)
-        runtime.watch()
         await until(lambda: [item.due for item in items] == [1, 1, 1])
 
     runtime.run_until_complete(test())
@@ -125,7 +124,6 @@ def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: AsyncioRu
         watches.append(runtime.add_reader(pair[0].fileno(), calculate))
         for one in (item, other):
             runtime.deadlines.after(one, 1)
-        runtime.watch()
         pair[1].send(b"x")
         await until(lambda: other.due)
 

@@ -36,7 +36,6 @@ def test_what_is_due_is_told_also_if_something_before_it_fails(
     items = [Item(), Item(fails=True), Item()]
     for item in items:
         runtime.deadlines.after(item, 0.05)
-    runtime.watch()
     until(lambda: [item.due for item in items] == [1, 1, 1])
     assert "a mistake" in caplog.text
 
@@ -44,11 +43,9 @@ def test_what_is_due_is_told_also_if_something_before_it_fails(
 def test_it_does_not_tick_while_nothing_is_due(runtime: HubRuntime) -> None:
     item = Item()
     runtime.deadlines.after(item, 0.05)
-    runtime.watch()
     until(lambda: item.due)
     until(lambda: runtime._timer is None)
     runtime.deadlines.after(item, 0.01)
-    runtime.watch()
     until(lambda: item.due == 2)
 
 
@@ -121,7 +118,6 @@ def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: HubRuntim
     listeners = [runtime.hub.add(runtime.hub.READ, pair[0].fileno(), calculate, print, None)]
     for one in (item, other):
         runtime.deadlines.after(one, 1)
-    runtime.watch()
     pair[1].send(b"x")
     until(lambda: other.due)
     for sock in pair:
