@@ -255,7 +255,7 @@ class RedisQueue:
                 self._confirmed_since = math.inf
                 taken = 0
                 while not self._closed.is_set():
-                    message = subscription.get_message(timeout=0.0 if taken else _TICK)
+                    message = subscription.get_message(timeout=_TICK)
                     now = time.monotonic()
                     kind = None
                     if message is not None:
@@ -270,7 +270,10 @@ class RedisQueue:
                         if not confirmations:
                             retry = _FIRST_RETRY
                             self._found()
-                    if taken and (message is None or taken >= _BATCH):
+                    # Without get_message(): that has no patience with one of which only a part has
+                    # arrived, as of redis-py 8.
+                    all_read = not subscription.connection.can_read(timeout=0)
+                    if taken and (all_read or taken >= _BATCH):
                         taken = 0
                         self._rest()
                     if self.connected and self._reached_nobody_in == self.connections:

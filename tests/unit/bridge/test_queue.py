@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -277,6 +278,65 @@ def test_it_rests_after_the_messages_that_arrive_together(
     wait_until(lambda: rests[-1] == count + 1)
     client.close()
     queue.close()
+
+
+class SlowNetwork:
+    """Between a server and its clients; after a ``|`` of the server it pauses."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self.url = f"unix://{path}"
+        self._server = server.url[len("unix://") :]
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError), self._listener:
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._server)
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65536):
+                before, mark, after = data.partition(b"|")
+                target.sendall(before + mark)
+                if after:
+                    time.sleep(0.1)
+                    target.sendall(after)
+
+
+def test_a_message_may_arrive_in_parts(
+    server: Server,
+    stream: HostStream,
+    heard: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = redis.Redis.from_url(server.url)
+    network = SlowNetwork(server, tmp_path / "slow")
+    queue = RedisQueue(network.url, "chat", stream, heard.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_TICK", 20)  # the machine may be slow, too
+        queue.start()
+        wait_until(lambda: queue.connected)
+        pipeline = client.pipeline(transaction=False)
+        pipeline.publish("chat", b"1").publish("chat", b"2|3")
+        pipeline.execute()
+        wait_until(lambda: len(heard) == 2)
+    client.publish("chat", b"4")
+    wait_until(lambda: len(heard) == 3)
+    assert heard == [b"1", b"2|3", b"4"] and queue.connections == 1
+    queue.close()
+    network.close()
+    client.close()
 
 
 def test_messages_to_another_server_than_the_subscribed_one_are_sent_again(
