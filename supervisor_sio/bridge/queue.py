@@ -208,7 +208,8 @@ class RedisQueue:
             reached_nobody or isinstance(results[-1 - again], Exception)
         ):
             again += 1
-        self._stream.give_back(again)
+        if again:
+            self._give_back(again)
         self.sent += len(numbered) - again
         self.refused += len(errors)
         if errors:
@@ -220,6 +221,15 @@ class RedisQueue:
             self._fault = None
             self._confirmed_since = min(self._confirmed_since, time.monotonic())
         return bool(errors) or reached_nobody
+
+    def _give_back(self, count: int) -> None:
+        """The last messages that were taken are not on their way."""
+        with self._changed:
+            self._stream.give_back(count)
+            given = self._stream.given
+            self._returned = min(self._returned, given)  # it may have connected anew meanwhile
+            while self._on_their_way and self._on_their_way[-1][0] > given:
+                self._bytes_on_their_way -= self._on_their_way.pop()[1]
 
     def _reached_nobody(self, results: Sequence[Any]) -> bool:
         """Whether Redis passed messages on to nobody, not even to this host's own subscription.

@@ -609,6 +609,29 @@ def test_what_redis_refuses_is_tried_again(
     assert record.getMessage() == f"{queue._shown} refuses messages, trying again: {error}"
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "connects anew"])
+@pytest.mark.parametrize("result", [REFUSALS[0], 0], ids=["refused", "reached nobody"])
+def test_what_nobody_got_is_not_on_its_way(
+    nobody: str, stream: HostStream, result: Any, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not come back: as much as ever may still be sent."""
+    queue = RedisQueue(nobody, "socketio", stream, Mock())
+    queue._receivers_are_counted = True
+
+    def publish(messages: list[bytes]) -> list[Any]:
+        if meanwhile == "connects anew":
+            queue.connected = False
+            queue._found()
+        return [result] * len(messages)
+
+    monkeypatch.setattr(queue._broker, "publish", publish)
+    put(queue, bytes(BRIDGE_MOST_ON_THEIR_WAY_BYTES))
+    for _ in range(3):
+        assert queue._due and queue._publish_batch()
+        assert queue._room == BRIDGE_MOST_ON_THEIR_WAY
+    assert queue._bytes_on_their_way == 0 and stream.waiting == 1
+
+
 def test_a_redis_that_lets_us_publish_no_more(server: Server, stream: HostStream) -> None:
     client = redis.Redis.from_url(server.url)
     client.acl_setuser("chat", enabled=True, nopass=True, channels=["*"], commands=["+@all"])
