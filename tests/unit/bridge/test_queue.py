@@ -483,6 +483,32 @@ def test_what_is_confirmed_and_does_not_come_back_went_elsewhere(
     queue.close()
 
 
+def test_own_messages_come_back_late_to_a_host_that_is_slow_to_receive(
+    server: Server, stream: HostStream
+) -> None:
+    connections: list[int] = []
+
+    def receive(data: bytes) -> None:
+        time.sleep(0.001)
+        if data == b"own":
+            connections.append(queue.connections)
+            queue.came_back(0)
+
+    queue = RedisQueue(server.url, "chat", stream, receive, silence=0.3)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    client = redis.Redis.from_url(server.url)
+    pipeline = client.pipeline(transaction=False)
+    for _ in range(1000):
+        pipeline.publish("chat", b"other")
+    pipeline.execute()
+    queue.say(b"own")
+    wait_until(lambda: connections)
+    assert connections == [1]
+    queue.close()
+    client.close()
+
+
 def test_redis_goes_and_comes_back(
     queue: RedisQueue, server: Server, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
