@@ -657,7 +657,7 @@ MUTATIONS = (
     Mutation(
         "after a quick failover hosts send to a server at which nobody listens",
         "bridge/queue.py",
-        "        reached_nobody = self._reached_nobody(results)\n",
+        "        reached_nobody = self._reached_nobody(results, len(numbered), connection)\n",
         "        reached_nobody = False\n",
         (
             "unit/bridge/test_queue.py"

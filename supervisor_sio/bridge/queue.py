@@ -80,8 +80,9 @@ class RedisQueue:
         #: For each batch on its way: its last number, and its size in bytes.
         self._on_their_way: Deque[tuple[int, int]] = deque()
         self._bytes_on_their_way = 0
-        #: Whether Redis has ever said that it passed a message on to somebody.
-        self._receivers_are_counted = False
+        #: Whether Redis counts to how many receivers it passes a message on; ``None`` until it has
+        #: passed one on to somebody, ``False`` once one to nobody has come back.
+        self._receivers_are_counted: Optional[bool] = None
         #: The connection during which it passed messages on to nobody, as :attr:`connections`.
         self._reached_nobody_in = -1
         #: Why nothing can be published, as it was logged last.
@@ -187,7 +188,7 @@ class RedisQueue:
                 self._closed.wait(_LONGEST_RETRY)
 
     def _publish_batch(self) -> bool:
-        """Publish a batch. Return whether there are messages that must be tried again."""
+        """Publish a batch. Return whether Redis has refused a message."""
         connection = self.connections
         with self._changed:
             count = min(_BATCH, len(self._unnumbered))
@@ -200,7 +201,7 @@ class RedisQueue:
                 self._bytes_on_their_way += size
         results = self._broker.publish([*unnumbered, *numbered]) if unnumbered or numbered else []
         errors = [error for error in results if isinstance(error, Exception)]
-        reached_nobody = self._reached_nobody(results)
+        reached_nobody = self._reached_nobody(results, len(numbered), connection)
         # Those at the end that nobody got are tried again; other bridges ask for those in the
         # middle.
         again = 0
@@ -220,7 +221,7 @@ class RedisQueue:
         elif results:
             self._fault = None
             self._confirmed_since = min(self._confirmed_since, time.monotonic())
-        return bool(errors) or reached_nobody
+        return bool(errors)
 
     def _give_back(self, count: int) -> None:
         """The last messages that were taken are not on their way."""
@@ -231,19 +232,28 @@ class RedisQueue:
             while self._on_their_way and self._on_their_way[-1][0] > given:
                 self._bytes_on_their_way -= self._on_their_way.pop()[1]
 
-    def _reached_nobody(self, results: Sequence[Any]) -> bool:
+    def _reached_nobody(self, results: Sequence[Any], numbered: int, connection: int) -> bool:
         """Whether Redis passed messages on to nobody, not even to this host's own subscription.
 
         Then that is at another server: at one that was the master until now. The count says nothing
-        where it is always 0, as behind some proxies.
+        where it is always 0, as behind some proxies, or where the messages come back nevertheless:
+        the nodes of a cluster pass messages on to each other, and count their own receivers only.
         """
-        if any(type(result) is int and result for result in results):
+        if any(type(result) is not int for result in results):
+            return False
+        if any(results) and self._receivers_are_counted is None:
             self._receivers_are_counted = True
-        return (
-            self._receivers_are_counted
-            and bool(results)
-            and all(type(result) is int and not result for result in results)
-        )
+        if any(results) or not numbered or not self._receivers_are_counted:
+            return False
+        last = self._stream.given
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._returned >= last or self._closed.is_set(), _LONGEST_RETRY
+            )
+            # After a reconnect all count as returned.
+            same = self.connected and self.connections == connection
+            self._receivers_are_counted = not (same and self._returned >= last)
+        return self._receivers_are_counted
 
     def _log_fault(self, what: str, error: Exception) -> None:
         """Log an error once, until publishing works again or the error changes."""
