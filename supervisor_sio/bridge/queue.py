@@ -141,7 +141,7 @@ class RedisQueue:
     def close(self, timeout: float = 2.0) -> None:
         """Publish waiting messages, if Redis takes them in time."""
         deadline = time.monotonic() + timeout
-        while self.connected and self._due and time.monotonic() < deadline:
+        while self.connected and self._waits and time.monotonic() < deadline:
             time.sleep(0.01)
         self._closed.set()
         with self._changed:
@@ -150,6 +150,11 @@ class RedisQueue:
             thread.join(max(0.0, deadline + _TICK - time.monotonic()))
 
     # --- publishing -------------------------------------------------------------
+
+    @property
+    def _waits(self) -> bool:
+        """Whether there is something to publish, now or once earlier messages have come back."""
+        return bool(self._unnumbered or self._stream.waiting)
 
     @property
     def _due(self) -> bool:

@@ -460,6 +460,23 @@ def test_close_publishes_what_waits(
     client.close()
 
 
+def test_close_waits_for_what_must_come_back_before_the_rest_is_published(
+    server: Server, stream: HostStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BRIDGE_MOST_ON_THEIR_WAY", 10)
+
+    def receive(data: bytes) -> None:
+        time.sleep(0.01)
+        queue.came_back(int(data))
+
+    queue = RedisQueue(server.url, "chat", stream, receive)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    put(queue, *[b"%d" % number for number in range(1, 51)])
+    queue.close(timeout=20)
+    assert (queue.sent, stream.waiting) == (50, 0)
+
+
 def test_a_silent_connection_is_given_up(
     server: Server, stream: HostStream, heard: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
