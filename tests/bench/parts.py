@@ -268,8 +268,8 @@ def bridge_part(report: Report) -> None:
             skipped = each(count, lambda number: there._from_queue(messages[number]))
             assert there.received == count, there.received
             report("bridge, received: for another host", skipped)
-            here._send_unnumbered = lambda data: said.append(json.dumps(data).encode())  # type: ignore
             said: list[bytes] = []
+            here._queue.say = said.append  # type: ignore[method-assign]
             report(
                 "bridge, beat of 32 workers: sent",
                 each(500, lambda _: here._send_members(here._here)),
@@ -277,6 +277,8 @@ def bridge_part(report: Report) -> None:
             report("bridge, beat of 32 workers, bytes", len(said[-1]))
             beats = each(500, lambda number: there._from_queue(said[number]))
             report("bridge, beat of 32 workers: received", beats)
+            for bridge in (here, there):
+                bridge._publisher.close()
         finally:
             process.kill()
             process.wait()

@@ -132,14 +132,14 @@ class Server:
     """A redis-server on a Unix socket, that can be killed and started again."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{directory}/redis.sock"
 
     def start(self) -> None:
-        command = ["redis-server", "--port", "0", "--save", "", "--dir", str(self._directory)]
-        command += ["--unixsocket", f"{self._directory}/redis.sock"]
-        command += ["--logfile", f"{self._directory}/redis.log"]
+        command = ["redis-server", "--port", "0", "--save", "", "--dir", str(self.directory)]
+        command += ["--unixsocket", f"{self.directory}/redis.sock"]
+        command += ["--logfile", f"{self.directory}/redis.log"]
         self._process = subprocess.Popen(command)
         client = redis.Redis.from_url(self.url)
 
@@ -160,14 +160,27 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def make_server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
+    """Starts a server in a new directory."""
     if shutil.which("redis-server") is None:
         complain = pytest.fail if os.environ.get("CI") else pytest.skip
         complain("no redis-server: install Debian's redis-server")
-    made = Server(tmp_path)
-    made.start()
-    yield made
-    made.kill()
+    made: list[Server] = []
+
+    def make(name: str) -> Server:
+        (tmp_path / name).mkdir()
+        made.append(Server(tmp_path / name))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def server(make_server: Callable[[str], Server]) -> Server:
+    return make_server("redis")
 
 
 @pytest.fixture
@@ -343,16 +356,14 @@ def test_messages_to_another_server_than_the_subscribed_one_are_sent_again(
     server: Server,
     stream: HostStream,
     heard: list[bytes],
-    tmp_path: Path,
+    make_server: Callable[[str], Server],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The former master is back before Sentinel has replaced it, and lets us subscribe."""
     monkeypatch.setattr(module, "_OTHERS_FIRST", 0.0)
     monkeypatch.setattr(module, "_LONGEST_RETRY", 0.05)
-    (tmp_path / "new").mkdir()
-    new = Server(tmp_path / "new")
-    new.start()
+    new = make_server("new")
     queue = RedisQueue(server.url, "chat", stream, heard.append, silence=60)
     queue.start()
     wait_until(lambda: queue.connected)
@@ -370,7 +381,6 @@ def test_messages_to_another_server_than_the_subscribed_one_are_sent_again(
     )
     queue.close()
     former.close()
-    new.kill()
 
 
 def test_a_redis_that_never_counts_receivers_is_believed(
@@ -617,14 +627,13 @@ def is_a_replica(client: redis.Redis, directory: Path) -> None:
 def test_a_redis_that_takes_no_writes_passes_messages_on(
     server: Server,
     stream: HostStream,
-    tmp_path: Path,
     becomes: Callable[[redis.Redis, Path], None],
     error: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Redis itself refuses to write then, and not to publish."""
     client = redis.Redis.from_url(server.url)
-    becomes(client, tmp_path)
+    becomes(client, server.directory)
     with pytest.raises(redis.ResponseError, match=error):
         client.set("a", 1)
     heard: list[bytes] = []
