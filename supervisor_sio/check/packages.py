@@ -191,13 +191,15 @@ def _python(conf: Configuration, host: Host, process: Any) -> Optional[str]:
 
 
 def _not_in_directory(conf: Configuration, process: Any, told: WorkerOptions) -> str:
-    """The package or module of a worker's application, unless its directory has it."""
+    """The package or module of a worker's application, unless its directory has it, or its own
+    PYTHONPATH, which is often relative to that."""
     name = told.application.partition(":")[0].partition(".")[0]
     directory = conf.directory_of(process)
-    path = os.path.join(directory, name)
-    files = (path + suffix for suffix in all_suffixes())
+    more = process.environment.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [os.path.join(directory, path, name) for path in ("", *more)]
+    files = (path + suffix for path in paths for suffix in all_suffixes())
     # Another rule reports a directory that does not exist, and the empty name.
-    there = os.path.isdir(path) or any(map(os.path.exists, files))
+    there = any(map(os.path.isdir, paths)) or any(map(os.path.exists, files))
     return "" if there or not os.access(directory, os.X_OK) else name
 
 

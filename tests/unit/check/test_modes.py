@@ -189,6 +189,18 @@ def test_where_the_module_is(
         assert line.endswith(f"; write directory = the directory that has {name}.py")
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [("src", True), ("lib:src", True), ("%(here)s/src", True), ("lib", False)],
+)
+def test_a_module_in_the_programs_own_path(deployment: Deployment, path: str, found: bool) -> None:
+    (deployment.directory / "src").mkdir()
+    (deployment.directory / "src" / "chat.py").touch()
+    command, environment = "supervisor-sio worker chat:app", f'PYTHONPATH="{path}"'
+    deployment.set("program:workers", command=command, environment=environment)
+    assert (deployment.lines() == []) is found
+
+
 _TASKS = """\
 @manager.run_once("ticker")
 def tick(): ...
