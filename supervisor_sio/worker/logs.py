@@ -8,12 +8,19 @@ import sys
 #: The loggers that report errors in the application's handlers and tasks.
 _LOGGERS = ("supervisor_sio", "socketio", "engineio", "asyncio")
 
+#: Writes to stderr why a record could not be logged, as for a handler that fails.
+_SUBSTITUTE = logging.Handler()
 
-class _StaysEnabled:
-    """A logger that ``dictConfig`` and ``fileConfig`` cannot disable.
 
-    Both disable all existing loggers, unless the application passes
+class _Steady:
+    """A logger that the application can neither disable by accident, nor make raise.
+
+    ``dictConfig`` and ``fileConfig`` disable all existing loggers, unless the application passes
     ``disable_existing_loggers=False``; the tracebacks of handlers would be lost.
+
+    ``logging`` catches the errors of handlers and formatters, but not of filters. A filter that
+    reads the current request raises where there is none; that would end what has logged: a thread
+    of the pool, or the checks of all clients' deadlines.
     """
 
     @property
@@ -23,6 +30,12 @@ class _StaysEnabled:
     @disabled.setter
     def disabled(self, value: bool) -> None:
         pass
+
+    def handle(self, record: logging.LogRecord) -> None:
+        try:
+            super().handle(record)  # type: ignore[misc]
+        except Exception:
+            _SUBSTITUTE.handleError(record)
 
 
 def show_lines_at_once() -> None:
@@ -43,19 +56,19 @@ def configure_logging() -> None:
             ours.setLevel(logging.INFO)
     for name in list(logging.Logger.manager.loggerDict):
         if name.partition(".")[0] in _LOGGERS:
-            _keep_enabled(logging.getLogger(name))
+            _keep_steady(logging.getLogger(name))
 
 
 def adopt(logger: logging.Logger) -> None:
     """Log a library's messages as our own, unless the application has configured its logger."""
-    _keep_enabled(logger)
+    _keep_steady(logger)
     if not logger.hasHandlers():
         for handler in logging.getLogger("supervisor_sio").handlers:
             logger.addHandler(handler)
 
 
-def _keep_enabled(logger: logging.Logger) -> None:
+def _keep_steady(logger: logging.Logger) -> None:
     cls = type(logger)
-    if not issubclass(cls, _StaysEnabled):
+    if not issubclass(cls, _Steady):
         logger.disabled = False
-        logger.__class__ = type(cls.__name__, (_StaysEnabled, cls), {})
+        logger.__class__ = type(cls.__name__, (_Steady, cls), {})
