@@ -53,7 +53,7 @@ def expect_all_numbers(clients: list[TestClient], events: list[str]) -> None:
     But for a client of which a poll was inside the router at the moment of its
     SIGKILL: such a connection ends with it, and so does a session that lives on polls.
     """
-    wait_for_the_last(clients, len(events) * NUMBERS)
+    wait_for_the_last(clients, events)
     reconnected = [client.name for client in clients if client.disconnects]
     print(f"reconnected: {reconnected}")
     assert len(reconnected) <= 2 and all(name.startswith("node-polling") for name in reconnected)
@@ -68,8 +68,8 @@ def expect_all_numbers(clients: list[TestClient], events: list[str]) -> None:
     assert not faults, "\n".join(faults)
 
 
-def wait_for_the_last(clients: list[TestClient], count: int) -> None:
-    """Until everybody has received so much, or nobody anything more for ``SILENCE`` seconds.
+def wait_for_the_last(clients: list[TestClient], events: list[str]) -> None:
+    """Until everybody has received all of these, or nobody anything more for ``SILENCE`` seconds.
 
     Few events come with a poll: on a busy machine all of them take their time.
     """
@@ -77,7 +77,7 @@ def wait_for_the_last(clients: list[TestClient], count: int) -> None:
     while missing and time.monotonic() < since + SILENCE:
         time.sleep(0.5)
         staying = [client for client in clients if not client.disconnects]
-        left = sum(max(0, count - client.count("count-")) for client in staying)
+        left = sum(NUMBERS - len(c.received(event)) for c in staying for event in events)
         if left != missing:
             missing, since = left, time.monotonic()
 

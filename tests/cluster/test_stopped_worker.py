@@ -21,6 +21,7 @@ from .test_exactly_once import (
     relay,
     start_counting,
     three_workers,
+    wait_for_the_last,
 )
 
 __all__ = ["three_workers"]  # a fixture
@@ -42,11 +43,10 @@ def test_while_a_worker_is_stopped_for_ten_seconds(
     began = time.monotonic()
     try:
         # The others are not held up.
-        for client in (client for pid in others for client in workers[pid]):
-            for event in events[1:]:
-                wait_until(
-                    lambda c=client, e=event: len(c.received(e)) == NUMBERS, 30, "all of the others"
-                )
+        served = [client for pid in others for client in workers[pid]]
+        wait_for_the_last(served, events[1:])
+        for client in served:
+            assert [len(client.received(event)) for event in events[1:]] == [NUMBERS] * len(others)
         wait_until(lambda: time.monotonic() > began + 10, 11, "ten seconds")
     finally:
         os.kill(stopped, signal.SIGCONT)
