@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Optional, Sequence
 
 from ..common.limits import (
+    BRIDGE_LONGEST,
     BRIDGE_MOST_ON_THEIR_WAY,
     BRIDGE_MOST_ON_THEIR_WAY_BYTES,
     BRIDGE_MOST_UNNUMBERED,
@@ -118,11 +119,12 @@ class RedisQueue:
     def say(self, data: bytes) -> None:
         """Publish soon, without a number, if Redis is connected and there is room; never waits."""
         with self._changed:
-            if (
-                self.connected
-                and len(self._unnumbered) < BRIDGE_MOST_UNNUMBERED
+            # An answer with a single message may be longer than all that may wait.
+            has_room = not self._unnumbered or (
+                len(self._unnumbered) < BRIDGE_MOST_UNNUMBERED
                 and self._bytes + len(data) <= BRIDGE_MOST_UNNUMBERED_BYTES
-            ):
+            )
+            if self.connected and has_room and len(data) <= BRIDGE_LONGEST:
                 self._unnumbered.append(data)
                 self._bytes += len(data)
                 self._changed.notify()

@@ -7,6 +7,7 @@ while it is away. So is which of the workers' messages are in it, and which were
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import secrets
@@ -16,6 +17,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from ..common.limits import (
     BRIDGE_BATCH,
+    BRIDGE_LONGEST,
     BRIDGE_MOST_ORIGINS,
     BRIDGE_MOST_OTHERS,
     BRIDGE_MOST_WAITING,
@@ -27,6 +29,9 @@ from .stream_file import Messages, Origin, State
 
 #: The version of the saved state.
 _FORMAT = 1
+
+#: The length of an answer without its messages: it has the names of two hosts and two numbers.
+_LONGEST_HEAD = 1024
 
 
 class Again(NamedTuple):
@@ -105,7 +110,7 @@ class HostStream:
 
         :param encode: encodes the message with its number.
         :return: whether there was room for it. If not, it is counted, and other hosts miss it.
-        :raises OSError: when there is no memory for it; the same holds.
+        :raises OSError: when there is no memory for it, or it is too long; the same holds.
         """
         with self._lock:
             if not self._is_new(origin):
@@ -117,6 +122,9 @@ class HostStream:
                 or self._waiting_bytes + len(data) > BRIDGE_MOST_WAITING_BYTES
             )
             try:
+                length = _length_in_answer(data)
+                if length > BRIDGE_LONGEST:
+                    raise OSError(errno.EMSGSIZE, f"{length} bytes, more than {BRIDGE_LONGEST}")
                 if not full:
                     self._room().add(self.last, origin, data)
                     self._waiting_bytes += len(data)
@@ -237,3 +245,8 @@ class HostStream:
         read = dict(self._read)
         state = [_FORMAT, self.id, self._since, self.last, self.unsent, read, self.passed]
         self._state.write(state)
+
+
+def _length_in_answer(message: bytes) -> int:
+    """The length of an answer with this message: both are JSON."""
+    return len(message) + message.count(b'"') + message.count(b"\\") + _LONGEST_HEAD

@@ -1485,7 +1485,20 @@ BRIDGE_MOST_UNNUMBERED = _limit(
     "volatile emits; further ones are not sent, and are requested again if they are needed",
 )
 BRIDGE_MOST_UNNUMBERED_BYTES = _limit(
-    "BRIDGE_MOST_UNNUMBERED_BYTES", 16 * 1024 * 1024, "bytes", "host", "length of these messages"
+    "BRIDGE_MOST_UNNUMBERED_BYTES",
+    16 * 1024 * 1024,
+    "bytes",
+    "host",
+    "length of these messages; a longer one, with a long message that was missed, waits alone",
+)
+BRIDGE_LONGEST = _limit(
+    "BRIDGE_LONGEST",
+    27 * 1024 * 1024,
+    "bytes",
+    "message",
+    "length of a message, also within an answer to a host that missed it; a longer one is not "
+    "sent, and counts as unsent, because Redis disconnects a receiver for which it has allocated "
+    "32 MiB, in steps of 4 MiB",
 )
 BRIDGE_BEAT = _limit(
     "BRIDGE_BEAT",

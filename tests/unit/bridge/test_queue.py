@@ -22,6 +22,7 @@ from supervisor_sio.bridge.stream_file import Origin
 from supervisor_sio.common import memory_file
 from supervisor_sio.common.limits import (
     BRIDGE_BATCH,
+    BRIDGE_LONGEST,
     BRIDGE_MOST_ON_THEIR_WAY,
     BRIDGE_MOST_ON_THEIR_WAY_BYTES,
     BRIDGE_MOST_UNNUMBERED,
@@ -80,6 +81,17 @@ def test_what_has_no_number_is_bounded_in_bytes(nobody: str, stream: HostStream)
     for data in (half, half, b"x", b""):
         queue.say(data)
     assert list(queue._unnumbered) == [half, half, b""]
+
+
+def test_a_long_message_that_was_missed_can_be_sent_again(nobody: str, stream: HostStream) -> None:
+    """Else all later messages of this host would wait for it at the other one, for ever."""
+    queue = RedisQueue(nobody, "socketio", stream, Mock())
+    queue.connected = True
+    long = bytes(BRIDGE_MOST_UNNUMBERED_BYTES + 1)
+    assert len(long) < BRIDGE_LONGEST
+    for data in (bytes(BRIDGE_LONGEST + 1), long, b"x"):
+        queue.say(data)
+    assert list(queue._unnumbered) == [long]
 
 
 def test_what_comes_while_a_batch_is_published_is_counted(

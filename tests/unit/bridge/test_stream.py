@@ -17,6 +17,7 @@ from supervisor_sio.bridge.stream_file import Messages, Origin
 from supervisor_sio.common import memory_file
 from supervisor_sio.common.limits import (
     BRIDGE_BATCH,
+    BRIDGE_LONGEST,
     BRIDGE_MOST_ORIGINS,
     BRIDGE_MOST_OTHERS,
     BRIDGE_MOST_WAITING,
@@ -121,13 +122,31 @@ def test_as_many_wait_as_may_and_all_others_are_counted(stream: HostStream) -> N
 
 
 def test_as_many_bytes_wait_as_may(stream: HostStream) -> None:
-    half = bytes(BRIDGE_MOST_WAITING_BYTES // 2)
-    kept = [add(stream, number, half) for number in range(1, 4)]
-    assert (kept, stream.waiting, stream.unsent) == ([True, True, False], 2, 1)
-    assert add(stream, 4, b"")
+    third = bytes(BRIDGE_MOST_WAITING_BYTES // 3)
+    kept = [add(stream, number, third) for number in range(1, 5)]
+    assert (kept, stream.waiting, stream.unsent) == ([True, True, True, False], 3, 1)
+    assert add(stream, 5, bytes(BRIDGE_MOST_WAITING_BYTES % 3))
     stream.take(1)
-    assert add(stream, 5, half)
-    assert [stream.again(n, n).first for n in range(1, 6)] == [1, 2, 4, 4, 5]
+    assert add(stream, 6, third)
+    assert [stream.again(n, n).first for n in range(1, 7)] == [1, 2, 3, 5, 5, 6]
+
+
+def test_a_message_that_is_too_long_for_redis_is_counted(
+    stream: HostStream, files: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if only the answer to a host that missed it would be: it escapes quotation marks."""
+    assert BRIDGE_LONGEST == module.BRIDGE_LONGEST < 28 * 1024 * 1024, "Redis takes no more"
+    monkeypatch.setattr(module, "BRIDGE_LONGEST", module._LONGEST_HEAD + 10)
+    assert add(stream, 1, b"x" * 10) and add(stream, 2, b'"' * 5)
+    for number, data in ((3, b"x" * 11), (4, b'"' * 6), (5, b"\\" * 6)):
+        with pytest.raises(OSError, match="bytes, more than"):
+            add(stream, number, data)
+    assert add(stream, 6, b"")
+    assert (stream.last, stream.unsent, stream.waiting) == (6, 3, 3)
+    assert stream.take(9) == [b"x" * 10, b'"' * 5, b""]
+    assert stream.again(3, 6) == (6, [b""])
+    stream.save()
+    assert next_numbers(HostStream(files, 0.0)) == {"w": (7, 1)}
 
 
 def test_the_others_learn_what_there_was_no_room_for(stream: HostStream, few: int) -> None:
