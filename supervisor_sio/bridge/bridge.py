@@ -121,6 +121,8 @@ class Bridge:
         self._passed: dict[str, dict[str, int]] = {}
         self._resumed = not self._stream.continued
         self._missed_shown = 0
+        #: Messages of this host that were lost before they arrived here, and are counted as unsent.
+        self._unread = 0
         #: By bridge that stopped sending without a goodbye: when that was noticed.
         self._lost: dict[str, float] = {}
         #: The number of the Redis connection at the last look.
@@ -212,6 +214,7 @@ class Bridge:
                     self._save()
                     self._send_members(self._here)
                     self._tell_workers()
+                self._count_unread()
                 self._look(time.monotonic())
             except Exception as error:  # caused by another bridge: the rest goes on
                 self._refusals.count("bridge-failed", repr(error))
@@ -373,6 +376,14 @@ class Bridge:
                 self._send_unnumbered(
                     {"method": "question", "of": bridge, "asker": self._id, **numbers}
                 )
+
+    def _count_unread(self) -> None:
+        """Count what was lost on its way from a process here, so that other hosts count it, too."""
+        lost = self._subscriber.dropped - self._unread
+        if lost:
+            self._unread += lost
+            self._stream.lose(lost)
+            self._queue.wake()
 
     def _answer(self, question: QueueMessage) -> None:
         first, last = question["first"], question["last"]

@@ -68,7 +68,7 @@ class HostStream:
         self._since = now
         #: Number of the last message.
         self.last = 0
-        #: Number of messages for which there was no room.
+        #: Number of messages that other hosts never get: there was no room for them, say.
         self.unsent = 0
         #: By sender: the last numbers read, to all and to the bridge alone, and the time of the
         #: last message; the least recent first.
@@ -135,6 +135,13 @@ class HostStream:
                 self.unsent += full
                 self._note(origin)
             return not full
+
+    def lose(self, count: int) -> None:
+        """Count messages that were lost before they were read: other hosts miss them."""
+        with self._lock:
+            self.last += count
+            self.unsent += count
+            self._changed = True
 
     def skip(self, origin: Origin) -> None:
         """Note that a message was read, and is not for other hosts."""

@@ -381,7 +381,7 @@ QUEUE: tuple[QueueFigure, ...] = (
     QueueFigure(
         "unsent",
         "unsent",
-        Metric(Kind.COUNTER, "queue_unsent", "Messages dropped because the queue was full."),
+        Metric(Kind.COUNTER, "queue_unsent", "Messages that were lost before they were sent."),
     ),
     QueueFigure(
         "refused",

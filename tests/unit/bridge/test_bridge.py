@@ -38,6 +38,7 @@ class Relay:
         self.options = kwargs
         self.sender = args[-1]
         self.joined = True
+        self.dropped = 0
         self.said: list[tuple[Optional[str], dict[str, Any]]] = []
         self.volatile: list[tuple[Optional[str], str, list[Any]]] = []
         self.direct: list[tuple[str, dict[str, Any]]] = []
@@ -883,6 +884,28 @@ def test_what_there_was_no_room_for_is_counted_on_both_sides(
         assert other.missed == bridge.figures()["unsent"] == 30 - len(other.said) > 0
     (record,) = [record for record in caplog.records if "are lost" in record.getMessage()]
     assert record.getMessage().startswith("emits for other hosts are lost: Redis is away too long")
+
+
+def test_what_is_lost_on_its_way_to_the_bridge_is_counted_on_both_sides(
+    bridge: BridgeAlone,
+) -> None:
+    """A worker emits more than it keeps while its router is stopped, say."""
+    other = BridgeAlone()
+    bridge._from_relay(from_worker(1, room="1"))
+    bridge._subscriber.dropped = 3  # of these it was told that nobody has them any more
+    bridge._from_relay(from_worker(5, room="5"))
+    for _ in range(2):
+        bridge._count_unread()
+    bridge._send_members(bridge._here)
+    other.hear(*bridge._queue.published)
+    question = other._queue.published[-1]
+    assert (question["method"], question["first"], question["last"]) == ("question", 3, 5)
+    bridge.hear(question)
+    other.hear(bridge._queue.published[-1])
+    assert other.said == ["1", "5"] and not other._inbox.waits
+    assert other.missed == bridge.figures()["unsent"] == 3
+    bridge._save()
+    assert BridgeAlone(bridge.files).figures()["unsent"] == 3
 
 
 def test_before_it_knows_who_is_here_anybody_may_be(bridge: BridgeAlone) -> None:
