@@ -96,6 +96,7 @@ class Bridge:
         self._save()  # from now on the stream's id is the host's
         self._id = self._stream.id
         self._translator = Translator(self._id)
+        self._channel = cluster.channel
         self._changed = changed
         self._head = head_of(self._id)
         self._turn = ReadingTurn()
@@ -160,7 +161,10 @@ class Bridge:
         """The workers of this host have changed."""
         self._here = members
         self._members_known = True
-        self._tags_here = frozenset(tag for tag, *_ in members)
+        # The others get nothing of this bridge, and do not answer it.
+        self._tags_here = frozenset(
+            tag for tag, _, channels, *_ in members if self._channel in channels
+        )
         self._living_here = frozenset(tag for tag, _, _, *alias in members if not any(alias))
         self._wake.set()
 

@@ -413,6 +413,16 @@ def test_what_all_have_is_known_of_all_that_are_here(bridge: BridgeAlone) -> Non
     assert bridge._stream.passed == {"bridge-2": 7} and not bridge._passed
 
 
+def test_workers_that_do_not_receive_its_channel_are_not_waited_for(bridge: BridgeAlone) -> None:
+    """They never say what they have; the next router would ask other hosts for all again."""
+    rows = [[HERE, False, ["socketio", "chat"], False], [ALSO_HERE, False, ["chat"], False]]
+    bridge.set_members(rows)
+    bridge.hear(*(emit(number) for number in range(1, 9)))
+    passed(bridge, **{f"_{HERE}": 8})
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 8}
+
+
 def test_workers_that_got_nothing_lately_are_told_how_far_others_are(bridge: BridgeAlone) -> None:
     relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
     bridge.hear({**relay, "via": "bridge-2", "seq": 1, "origin": ["w", True, 1], "to": ELSEWHERE})
