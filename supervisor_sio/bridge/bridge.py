@@ -130,6 +130,7 @@ class Bridge:
         self._connection = 0
         self._origins: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._elsewhere: dict[str, list[Member]] = {}
+        self._tags_elsewhere: frozenset[str] = frozenset()
         self._here: list[Member] = []
         self._tags_here: frozenset[str] = frozenset()
         #: The tags here that are not aliases.
@@ -297,7 +298,9 @@ class Bridge:
             self._report_members()
 
     def _report_members(self) -> None:
-        self._changed([member for members in self._elsewhere.values() for member in members])
+        members = [member for members in self._elsewhere.values() for member in members]
+        self._tags_elsewhere = frozenset(tag for tag, *_ in members)
+        self._changed(members)
 
     def _tell_workers(self) -> None:
         """Tell the workers the other bridges' numbers, also those that got no message lately."""
@@ -534,8 +537,9 @@ class Bridge:
                 self.received += 1
                 self._publisher.tell(tag, fields, packets)
             return
-        if tag is not None and self._members_known and tag not in self._tags_here:
-            return  # for a worker of another host
+        # Others may be workers here that have not connected to this router yet, as they are busy.
+        if tag in self._tags_elsewhere and tag not in self._tags_here:
+            return
         self.received += 1
         if fields["method"] == "volatile":
             self._publisher.publish_volatile(tag, fields, packets)

@@ -265,6 +265,7 @@ def bridge_part(report: Report) -> None:
             messages = []
             while len(messages) < count:
                 messages += here._stream.take(100)
+            there._take_members("bridge-3", [[TAGS[100], True, ["socketio"]]], [])
             skipped = each(count, lambda number: there._from_queue(messages[number]))
             assert there.received == count, there.received
             report("bridge, received: for another host", skipped)

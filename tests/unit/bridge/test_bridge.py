@@ -425,6 +425,7 @@ def test_workers_that_do_not_receive_its_channel_are_not_waited_for(bridge: Brid
 
 def test_workers_that_got_nothing_lately_are_told_how_far_others_are(bridge: BridgeAlone) -> None:
     relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
+    bridge.hear(members(0, ELSEWHERE, via="bridge-3"))
     bridge.hear({**relay, "via": "bridge-2", "seq": 1, "origin": ["w", True, 1], "to": ELSEWHERE})
     bridge._tell_workers()
     bridge._tell_workers()
@@ -516,12 +517,24 @@ def test_stock_servers_have_no_numbers(bridge: BridgeAlone) -> None:
 
 
 def test_what_is_for_a_worker_of_another_host_goes_no_further(bridge: BridgeAlone) -> None:
+    bridge.hear(members(0, ELSEWHERE, HERE, via="bridge-3"))
     relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
     for number, tag in enumerate((HERE, ELSEWHERE, ALSO_HERE), 1):
         numbers = {"via": "bridge-2", "seq": number, "origin": ["w", True, number]}
         bridge.hear({**relay, **numbers, "to": tag})
     assert [tag for tag, _ in bridge._publisher.said] == [HERE, ALSO_HERE]
     assert bridge.received == 2
+
+
+def test_a_worker_that_connects_late_to_the_router_gets_what_is_for_it(
+    bridge: BridgeAlone,
+) -> None:
+    """A worker that is busy when its router is killed gets the acknowledgements that it awaits."""
+    answer = {"method": "callback", "host_id": f"{bridge._id}:{ALSO_HERE}", "id": 7, "args": [1]}
+    successor = BridgeAlone(bridge.files)
+    successor.set_members([[HERE, False, ["socketio"], False]])
+    successor.hear(answer)
+    assert [(tag, fields["ack"]) for tag, fields in successor._publisher.said] == [(ALSO_HERE, 7)]
 
 
 @pytest.mark.parametrize(
