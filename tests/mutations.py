@@ -610,7 +610,7 @@ MUTATIONS = (
         for what, then, test in (
             (
                 "the workers of a host that is gone count as present",
-                "            for bridge in [b for b, heard in",
+                "            stalled, self._looked_at",
                 "a_host_that_is_gone_is_not_told_as_there",
             ),
             (

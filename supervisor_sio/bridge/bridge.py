@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import threading
 import time
@@ -59,6 +60,9 @@ logger = logging.getLogger("supervisor_sio.bridge")
 
 #: Seconds between two looks for missing messages.
 _TICK = 0.25
+
+#: Seconds without such a look after which this process did not run, and has not read what arrived.
+_STALLED = 1.5
 
 #: Seconds until a question is repeated: an answer comes after everything that is on its way, and is
 #: lost with the connection only.
@@ -126,7 +130,9 @@ class Bridge:
         self._unread = 0
         #: By bridge that stopped sending without a goodbye: when that was noticed.
         self._lost: dict[str, float] = {}
-        #: The number of the Redis connection at the last look.
+        #: When missing messages were looked for last.
+        self._looked_at = math.inf
+        #: The number of the Redis connection when they were asked for last.
         self._connection = 0
         self._origins: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._elsewhere: dict[str, list[Member]] = {}
@@ -273,11 +279,19 @@ class Bridge:
 
     def _look(self, now: float) -> None:
         with self._lock:
+            stalled, self._looked_at = now - self._looked_at, now
+            if stalled > _STALLED:
+                self._inbox.wait_longer(stalled)
+                self._lost = {bridge: at + stalled for bridge, at in self._lost.items()}
             for bridge in [b for b, heard in self._heard.items() if now - heard > BRIDGE_SILENCE]:
                 self._forget(bridge)
                 self._lost[bridge] = now
+            connected = self._queue.connected  # before _ask(): lost hosts get their time anew there
             self._ask(now)
-            if self._queue.connected:
+            if connected:
+                for bridge in self._inbox.silent(now):
+                    if bridge not in self._lost:
+                        self._deliver(self._inbox.give_up(bridge))
                 for bridge in [b for b, at in self._lost.items() if now - at > BRIDGE_PATIENCE]:
                     del self._lost[bridge]
                     self._deliver(self._inbox.give_up(bridge))
@@ -374,9 +388,6 @@ class Bridge:
             self._connection = self._queue.connections
             self._inbox.wait_anew()  # no bridge could answer meanwhile
             self._lost = dict.fromkeys(self._lost, now)  # nor be received
-        for bridge in self._inbox.silent(now):
-            if bridge not in self._lost:
-                self._deliver(self._inbox.give_up(bridge))
         for bridge, _, first, last in self._inbox.questions(now, self._placed):
             if first:
                 numbers = {"first": first, "last": last}

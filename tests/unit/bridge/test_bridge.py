@@ -183,6 +183,12 @@ def alone(message: RelayMessage) -> RelayMessage:
     return message
 
 
+def look_on(bridge: Bridge, now: float, seconds: float) -> None:
+    """Look each second, as the router's process runs all the time."""
+    for second in range(round(seconds) + 1):
+        bridge._look(now + second)
+
+
 # --- what it hears of other hosts ---------------------------------------------------
 
 
@@ -244,9 +250,8 @@ def test_missed_messages_are_counted_exactly(
     assert bridge.said == ["1", "2", "5", "6", "9", "10"]
     for number in (7, 9):
         bridge.hear(emit(number, via="bridge-3", origin=["w3", False, number]))
-    bridge._look(time.monotonic())
     bridge._heard["bridge-3"] += 11
-    bridge._look(time.monotonic() + 11)  # it does not answer
+    look_on(bridge, time.monotonic(), 11)  # it does not answer
     assert bridge.said[6:] == ["7", "9"]
     assert bridge.missed == 2 + 2 + 1
     assert [record.getMessage() for record in caplog.records] == [
@@ -268,6 +273,35 @@ def test_redis_away_is_nobodys_silence(bridge: BridgeAlone) -> None:
     assert bridge.said == ["1", "2", "3"]
 
 
+def test_a_router_that_was_stopped_reads_the_answer_before_it_gives_up(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that has arrived meanwhile is in its socket, the answer after other messages."""
+    bridge.hear(emit(1), emit(3))
+    now = time.monotonic()
+    bridge._look(now)
+    now += 20
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    bridge.hear(emit(4))
+    bridge._look(now)
+    assert bridge.missed == 0
+    bridge.hear(again(bridge, 2, emit(2)))
+    assert bridge.said == ["1", "2", "3", "4"] and bridge.missed == 0
+
+
+def test_of_the_time_to_come_back_only_that_counts_in_which_the_router_runs(
+    bridge: BridgeAlone,
+) -> None:
+    bridge.hear(emit(1), emit(3))
+    now = bridge._heard["bridge-2"] + BRIDGE_SILENCE + 1
+    bridge._look(now)
+    now += BRIDGE_PATIENCE + 20  # it is stopped
+    look_on(bridge, now, BRIDGE_PATIENCE - 1)
+    assert bridge.missed == 0 and bridge._lost
+    look_on(bridge, now + BRIDGE_PATIENCE, 1)
+    assert bridge.missed == 1 and not bridge._lost
+
+
 def test_a_host_that_is_away_for_long_is_waited_for(bridge: BridgeAlone) -> None:
     """Its router restarts, say; it keeps what it sent, and gets time to answer then."""
     bridge.hear(emit(1), emit(3), members(3, "a"))
@@ -286,8 +320,7 @@ def test_a_host_that_is_away_for_long_is_waited_for(bridge: BridgeAlone) -> None
 def test_a_host_that_does_not_come_back_is_not_waited_for_for_ever(bridge: BridgeAlone) -> None:
     bridge.hear(emit(1), emit(3))
     now = bridge._heard["bridge-2"]
-    bridge._look(now + BRIDGE_SILENCE + 1)
-    bridge._look(now + BRIDGE_SILENCE + BRIDGE_PATIENCE + 2)
+    look_on(bridge, now, BRIDGE_SILENCE + BRIDGE_PATIENCE + 2)
     assert bridge.said == ["1", "3"] and bridge.missed == 1
     assert not bridge._lost
 
@@ -330,10 +363,9 @@ def test_what_cannot_be_asked_now_is_not_waited_for_in_vain(bridge: BridgeAlone)
     bridge._look(now)
     bridge._queue.connected = True
     bridge._queue.connections += 1
-    bridge._look(now)
-    bridge._look(now + BRIDGE_PATIENCE - 1)
+    look_on(bridge, now, BRIDGE_PATIENCE - 1)
     assert bridge.said == ["1"] and bridge.missed == 0
-    bridge._look(now + BRIDGE_PATIENCE + 1)
+    look_on(bridge, now + BRIDGE_PATIENCE, 1)
     assert bridge.said == ["1", "3"] and bridge.missed == 1
 
 
@@ -952,6 +984,23 @@ def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
         "malformed": 1,
         "hosts": 1,
     }
+
+
+def test_a_host_is_not_given_up_at_the_moment_of_a_reconnect(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that subscribes may be done while this one looks who is there."""
+    bridge.hear(emit(1), emit(3), members(3, "a"))
+    now = bridge._heard["bridge-2"]
+    bridge._look(now + BRIDGE_SILENCE + 1)
+    bridge._queue.connections += 1
+    answers = iter([False])
+    connected = property(lambda queue: next(answers, True))
+    monkeypatch.setattr(Queue, "connected", connected)
+    now += BRIDGE_SILENCE + BRIDGE_PATIENCE + 100
+    bridge._look(now)
+    bridge._look(now + 0.25)
+    assert bridge.said == ["1"] and bridge.missed == 0
 
 
 # --- in several threads --------------------------------------------------------------
