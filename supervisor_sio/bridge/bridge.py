@@ -108,7 +108,7 @@ class Bridge:
             url, cluster.channel, self._stream, self._from_queue, rests=self._turn.end
         )
         # On the relay it has a new name, and numbers from 1.
-        self._publisher = Publisher(run_dir, cluster, f"bridge-{secrets.token_hex(6)}")
+        self._publisher = Publisher(run_dir, cluster, f"{BRIDGE}-{secrets.token_hex(6)}")
         self._publisher.turn = self._turn.call_soon
         self._subscriber = ThreadSubscriber(
             self._publisher, run_dir, tag=BRIDGE, lives=self._lives, part=self._stream.part()

@@ -651,11 +651,12 @@ class Hearing:
                 self._publisher.note_confirmed(tag, to_all, read_number(to_it))
             return ()
         if method == "ask_passed":
+            delivered = self._each(lambda one: one.bridge_began(sender))
             for listener in self._listeners if self._hears_all else ():
                 for tag in listener.tags:
                     answer = {"tag": tag, "numbers": listener.numbers_passed}
                     self._publisher.tell(sender, {"method": "passed", **answer})
-            return ()
+            return delivered
         if method == "passed":
             numbers_of = {str(name): read_number(last) for name, last in fields["numbers"].items()}
             self.on_passed(str(fields["tag"]), numbers_of)

@@ -376,6 +376,26 @@ class Inbox:
             delivered += self._deliverable(sender)
         return delivered
 
+    def abandon(self, name: str) -> Sequence[RelayMessage]:
+        """Do not wait for what is missing of a sender any longer: it is not lost, as another one
+        sends it. Return what has waited for it."""
+        sender = self._behind.pop(name, None)
+        if sender is None:
+            return ()
+        sender.placed, sender.waiting_since = True, None
+        waited: list[RelayMessage] = []
+        for stream in sender.streams.values():
+            waited += (message for _, message in sorted(stream.held.items()))
+            self._release(stream, stream.last + 1)
+            stream.next = stream.last + 1
+        sender.look()
+        return waited
+
+    @property
+    def behind(self) -> list[str]:
+        """The senders of which something is missing."""
+        return [*self._behind]
+
     def questions(self, now: float, whom: Optional[Container[str]] = None) -> list[Question]:
         """The questions that are due now; each is repeated until it is answered.
 

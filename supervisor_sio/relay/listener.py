@@ -13,6 +13,7 @@ from typing import Any, Callable, Deque, Iterable, Iterator, Mapping, Optional, 
 
 from .inbox import Inbox, Numbers
 from .message import MessageError, RelayMessage, read_number
+from .methods import BRIDGE
 from .passed import Passed
 from .position import Held, Part
 
@@ -147,6 +148,17 @@ class Listener:
             return False
         only = message.fields.get("only")
         return new and (only is None or only in self.inbox.tags)
+
+    def bridge_began(self, bridge: str) -> Sequence[RelayMessage]:
+        """The bridges before this one have ended: it sends other hosts' messages again that have
+        not been delivered here. Return those of stock servers, which no bridge keeps."""
+        return [
+            message
+            for sender in self.inbox.behind
+            if sender.startswith(f"{BRIDGE}-") and sender != bridge
+            for message in self.inbox.abandon(sender)
+            if "via" not in message.fields
+        ]
 
     # --- messages about a sender's streams ------------------------------------------
 

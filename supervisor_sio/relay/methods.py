@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
-#: The tag under which the bridge receives what is for other hosts only.
+#: The tag under which the bridge receives what is for other hosts only; each bridge sends under a
+#: name that begins so.
 BRIDGE = "bridge"
 
 #: Prefix of the ids of processes that ask but serve no clients: messages to them have no number on

@@ -21,6 +21,7 @@ from supervisor_sio.relay.message import (
     RelayMessage,
     topic_for_all,
     topic_for_one,
+    topic_for_publishers,
 )
 from supervisor_sio.relay.position import Part
 from supervisor_sio.relay.publisher import Publisher
@@ -373,6 +374,36 @@ def test_one_that_has_left_and_still_asks_to_confirm_is_waited_for(
     subscriber._look(time.monotonic() + 1)
     assert not subscriber._ended and subscriber.dropped == 0
     subscriber.release()
+
+
+def test_what_is_missing_of_a_bridge_that_was_killed_comes_from_the_next_one(
+    publisher: Publisher, subscriber: ThreadSubscriber
+) -> None:
+    """It was too long to be sent unasked, say. It does not count as lost, and comes in order."""
+    to_all = topic_for_all(publisher.channel)
+
+    def emit(bridge: str, number: int, text: str, **via: Any) -> list[Any]:
+        message = RelayMessage(bridge, number, {"method": "emit", **via}, [text])
+        return taken(subscriber, to_all, message)
+
+    assert emit("bridge-1", 1, "11", via=["elsewhere", 11]) == [["11"]]
+    assert emit("bridge-1", 3, "13", via=["elsewhere", 13]) == []
+    assert emit("bridge-1", 4, "of a stock server") == []
+    asks = RelayMessage("bridge-1", 0, {"method": "ask_passed"})
+    assert taken(subscriber, topic_for_publishers(publisher.channel), asks) == []
+    asks = replace(asks, sender="bridge-2")
+    topic = topic_for_publishers(publisher.channel)
+    assert taken(subscriber, topic, asks) == [["of a stock server"]]
+    assert taken(subscriber, topic, asks) == []
+    (listener,) = subscriber._listeners
+    assert listener.numbers_passed == {"elsewhere": 11}
+    for number in (12, 13):
+        via = ["elsewhere", number]
+        assert emit("bridge-2", number - 11, f"{number}", via=via) == [[f"{number}"]]
+    now = time.monotonic()
+    for later in (0.0, RELAY_GIVE_UP + 1):
+        assert list(subscriber._look(now + later)) == []
+    assert subscriber.dropped == 0 and not subscriber._inbox.waits
 
 
 # --- sessions that are passed on, and adopted -------------------------------------
