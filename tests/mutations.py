@@ -625,7 +625,7 @@ MUTATIONS = (
             ),
             (
                 "workers note the number of another host's message before they have it",
-                "            for bridge in self._placed &",
+                "            told, self._told",
                 "the_workers_have_a_message_before_they_are_told_its_number",
             ),
             (

@@ -122,6 +122,8 @@ class Bridge:
         #: By bridge: when a message of it arrived last, and the last number told to the workers.
         self._heard: dict[str, float] = {}
         self._noted: dict[str, int] = {}
+        #: The workers that were told these numbers.
+        self._told: frozenset[str] = frozenset()
         #: By worker: the last numbers of other bridges' messages that it has received.
         self._passed: dict[str, dict[str, int]] = {}
         self._resumed = not self._stream.continued
@@ -319,6 +321,9 @@ class Bridge:
     def _tell_workers(self) -> None:
         """Tell the workers the other bridges' numbers, also those that got no message lately."""
         with self._lock:
+            told, self._told = self._told, self._tags_here
+            if not self._told <= told:  # new ones have no numbers
+                self._noted.clear()
             for bridge in self._placed & set(self._heard):
                 number = self._inbox.delivered_to_all(bridge)
                 if number > self._noted.get(bridge, 0):

@@ -464,6 +464,22 @@ def test_workers_that_got_nothing_lately_are_told_how_far_others_are(bridge: Bri
     assert bridge._publisher.said == [(None, {"method": "via", "via": ["bridge-2", 1]})]
 
 
+def test_new_workers_are_told_how_far_those_before_them_were(bridge: BridgeAlone) -> None:
+    """Else the next router would send them what was emitted before they began, maybe long ago."""
+    bridge.hear(*(emit(number) for number in range(1, 6)))
+    passed(bridge, **{f"_{HERE}": 3, f"_{ALSO_HERE}": 3})
+    bridge._note_passed()
+    bridge._tell_workers()
+    bridge.set_members([[ELSEWHERE, False, ["socketio"], False]])
+    del bridge._publisher.said[:]
+    for _ in range(2):
+        bridge._tell_workers()
+    assert bridge._publisher.said == [(None, {"method": NOTE, "via": ["bridge-2", 5]})]
+    passed(bridge, **{f"_{ELSEWHERE}": 5})
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 5}
+
+
 def test_a_name_that_is_too_long_is_not_saved(bridge: BridgeAlone) -> None:
     bridge.hear(emit(1))
     bridge._note_passed()
