@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 from takeover_app import app as app
 
 from supervisor_sio.cluster import moving
+from supervisor_sio.relay.journal import Journal
 from supervisor_sio.worker import takeover
 from supervisor_sio.worker.adoption import Arrival
 
@@ -37,7 +38,10 @@ def restore_or_die(*args: Any) -> Any:
 
 moving.restore_client = restore_or_die
 
-write, hear = Arrival.write, Arrival.hear
+write, hear, own_given = Arrival.write, Arrival.hear, Journal.own_given
+
+#: Of this worker, once it receives for clients that it has adopted.
+runtimes: list[Any] = []
 
 
 def write_slowly(self: Arrival) -> bool:
@@ -45,14 +49,22 @@ def write_slowly(self: Arrival) -> bool:
     return write(self) and not (DIRECTORY / "write-slowly").exists()
 
 
-def hear_and_tell(self: Arrival) -> None:
+def hear_and_note(self: Arrival) -> None:
+    runtimes.append(self._runtime)
     hear(self)
-    # Not before the router has the journal's new segment, which is sent to it in the next turn.
-    self._runtime.call_soon((DIRECTORY / "heard").touch)
+
+
+def give_and_tell(self: Journal, tags: Iterable[str]) -> None:
+    """Until they have what this worker itself has emitted, these clients do not recover."""
+    own_given(self, tags)
+    for runtime in runtimes:
+        # Not before the router has the journal's new segment, which is sent to it in the next turn.
+        runtime.threads.run(0, (DIRECTORY / "heard").touch)
 
 
 Arrival.write = write_slowly  # type: ignore[method-assign]
-Arrival.hear = hear_and_tell  # type: ignore[method-assign]
+Arrival.hear = hear_and_note  # type: ignore[method-assign]
+Journal.own_given = give_and_tell  # type: ignore[method-assign]
 
 if asked_for("pass-early"):  # instead of waiting for handlers first
     takeover._MOST_FOR_PASSING, takeover._PART_FOR_PASSING = 60.0, 1.0

@@ -34,8 +34,8 @@ def heir_of(cluster: Cluster, name: str) -> str:
 @pytest.mark.parametrize("receives", [False, True])
 def test_the_heir_is_killed(make_cluster: ClusterFactory, tmp_path: Path, receives: bool) -> None:
     """While it writes the clients that it has inherited into its journal; or after it has begun to
-    receive for them. Nobody misses an event of a process that lives, or of the heir itself, or gets
-    one twice."""
+    receive for them, and has given them its own events. Nobody misses an event of a process that
+    lives, or of the heir itself, or gets one twice."""
     ledger, slowly = Ledger(tmp_path / "happened"), tmp_path / "write-slowly"
     cluster = make_cluster(workers=0)
     command = ledger.command("takeover_faults", "RECOVERY=60")
