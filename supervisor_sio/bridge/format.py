@@ -278,17 +278,17 @@ def parse(raw: bytes) -> QueueMessage:
 
 
 def encode(data: QueueMessage, via: str, number: int) -> bytes:
-    """A message of a bridge. It begins so that the bridge knows it again without decoding it."""
+    """Encode a message of a bridge. By its first bytes the bridge recognizes it as its own."""
     return json.dumps({"via": via, "seq": number, **data}).encode()
 
 
 def head_of(via: str) -> bytes:
-    """What all messages of a bridge begin with, before their number."""
+    """The first bytes of all messages of a bridge, up to their number."""
     return encode({}, via, 0)[: -len("0}")]
 
 
 def number_after(head: bytes, raw: bytes) -> Optional[int]:
-    """The number of a message that begins so; ``None`` for others."""
+    """The number of a message with these first bytes, without decoding it; ``None`` for others."""
     if not raw.startswith(head):
         return None
     number, comma, _ = raw[len(head) : len(head) + len(f"{_LARGEST_NUMBER},")].partition(b",")

@@ -49,8 +49,8 @@ def pair(kind: str) -> Iterator[Pair]:
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of what is too slow. Sessions of earlier tests may still be: of those that have moved away
-    before their CONNECT, the process that they have left says so later."""
+    """The sources of all refusals as too slow, except for a missing CONNECT: the worker that a
+    session of an earlier test has left counts that one 45 seconds later."""
     found: list[str] = []
     counted = refusals.counted
 
