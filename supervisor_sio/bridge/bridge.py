@@ -39,6 +39,7 @@ from ..relay.message import RelayMessage
 from ..relay.methods import ASKER, BRIDGE, check_fields
 from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
+from ..relay.subscriber import STALLED
 from ..relay.threaded import ThreadSubscriber
 from .format import (
     FormatError,
@@ -60,9 +61,6 @@ logger = logging.getLogger("supervisor_sio.bridge")
 
 #: Seconds between two looks for missing messages.
 _TICK = 0.25
-
-#: Seconds without such a look after which this process did not run, and has not read what arrived.
-_STALLED = 1.5
 
 #: Seconds until a question is repeated: an answer comes after everything that is on its way, and is
 #: lost with the connection only.
@@ -282,7 +280,7 @@ class Bridge:
     def _look(self, now: float) -> None:
         with self._lock:
             stalled, self._looked_at = now - self._looked_at, now
-            if stalled > _STALLED:
+            if stalled > STALLED:
                 self._inbox.wait_longer(stalled)
                 self._lost = {bridge: at + stalled for bridge, at in self._lost.items()}
             for bridge in [b for b, heard in self._heard.items() if now - heard > BRIDGE_SILENCE]:

@@ -46,8 +46,9 @@ TICK = 0.25
 #: Seconds between two looks whether clients have taken their output.
 _LOOK = 0.01
 
-#: Seconds without running after which a process may have missed the end of a stream.
-_STALLED = 1.5
+#: Seconds without running after which a process may have missed the end of a stream, and has not
+#: read what arrived meanwhile.
+STALLED = 1.5
 
 
 class Deaf(RuntimeError):
@@ -136,7 +137,7 @@ class Subscriber(Hearing):
                 continue
             messages: Iterable[RelayMessage] = ()
             if now >= due:
-                if now - last > _STALLED:
+                if now - last > STALLED:
                     self._note_stall(now - last)
                 last, due = now, now + TICK
                 messages = self._look(now)

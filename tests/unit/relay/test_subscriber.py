@@ -126,7 +126,7 @@ def test_who_hears_nothing_any_more_says_so(publisher: Publisher, run_dir: RunDi
 def test_who_did_not_run_for_a_while_asks_what_it_has_missed(
     publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_STALLED", 0.05)
+    monkeypatch.setattr(module, "STALLED", 0.05)
     asks: list[bool] = []
 
     class Stopped(ThreadSubscriber):
