@@ -557,7 +557,7 @@ MUTATIONS = (
             ("its close", "            self._publisher.close()\n"),
             ("who receives", '                self._send(topic, _SENDER, {"method": "receivers"'),
             ("who is there", '                self._send(topic, _SENDER, {"method": method'),
-            ("who has ended", "                for of_channel, sender, sent in ("),
+            ("who has ended", "                for of_channel, sender, fields in ("),
         )
     ),
     *(

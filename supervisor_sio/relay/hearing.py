@@ -29,7 +29,7 @@ from typing import (
     Tuple,
 )
 
-from ..common.limits import RELAY_MOST_STREAMS
+from ..common.limits import RELAY_GIVE_UP, RELAY_MOST_STREAMS
 from . import other_versions
 from .inbox import Inbox, Numbers
 from .journal import Journal
@@ -186,6 +186,8 @@ class Hearing:
         self._heard_until = 0.0
         #: When the router is to be asked which processes have ended; 0 when that is done.
         self._missed_ends = 0.0
+        #: The time of the last question to which the router has named all that have ended.
+        self._ends_named = 0.0
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
         #: Whether the relay has carried a message of this process back to it.
@@ -415,6 +417,8 @@ class Hearing:
             return  # some senders may not have been asked yet
         if now - self._asked_at < _ANSWERS:
             return
+        if self._ends_named < self._asked_at and now - self._asked_at < RELAY_GIVE_UP:
+            return  # senders that have ended cannot be asked: the router says how much they sent
         if self._heard_until < self._asked_at + _ANSWERS:
             self._publisher.probe(now)  # answers may have arrived that are not received yet
             return
@@ -424,7 +428,7 @@ class Hearing:
                 continue
             if self._ask_strangers(main, listener):
                 continue
-            if main.inbox.level(listener.inbox):
+            if main.inbox.level(listener.inbox, self._publisher.sender):
                 listener.inbox.gone(self._publisher.sender)
                 main.merge(listener)
                 if self._journal is not None:
@@ -605,8 +609,8 @@ class Hearing:
         self.joined = True
         self._heard_until = max(self._heard_until, message.fields.get("at", 0.0))
         if self._missed_ends and message.fields.get("at") == self._missed_ends:
+            self._publisher.ask_router({"method": "ended", "asked": self._missed_ends})
             self._missed_ends = 0.0
-            self._publisher.ask_router({"method": "ended"})
 
     def _each(self, take: Callable[[Listener], Sequence[RelayMessage]]) -> Sequence[RelayMessage]:
         """Let all listeners take messages. Return those for the own clients; the others' wait."""
@@ -645,6 +649,9 @@ class Hearing:
         if method == "ended":
             self.ended(sender)
             return self._each(lambda one: one.end(sender, fields))
+        if method == "all_ended":
+            self._ends_named = max(self._ends_named, float(fields["asked"]))
+            return ()
         if method == "confirmed":
             to_all = read_number(fields["all"])
             for tag, to_it in fields["own"].items():

@@ -63,6 +63,9 @@ class _Stream:
         self.next = next
         #: The highest number that is known to exist.
         self.last = last
+        #: The highest number that was sent for certain: a later message or another receiver has
+        #: shown it. Messages up to ``last`` may have been lost inside a killed sender.
+        self.sent = last
         self.held: dict[int, RelayMessage] = {}
         self.asked = -math.inf
 
@@ -78,14 +81,20 @@ class _Stream:
         if last - self.next > _LARGEST_GAP:
             raise Impossible(f"number {last} after {self.next - 1}")
 
-    def knows(self, last: int) -> None:
+    def knows(self, last: int, sent: bool = True) -> None:
         """Note that messages up to ``last`` exist.
 
+        :param sent: whether all of them were sent.
         :raises Impossible: when the number is too far ahead; nothing has changed then.
         """
         self.check(last)
-        if last > self.last:
-            self.last = last
+        self.last = max(last, self.last)
+        if sent:
+            self.sent = max(last, self.sent)
+
+    def save(self) -> list[int]:
+        """The next number, and the highest one that was sent for certain."""
+        return [self.next, max(self.next - 1, self.sent, *self.held)]
 
 
 class _Sender:
@@ -101,6 +110,11 @@ class _Sender:
         self.in_step = False
         #: When the first question without an answer was asked.
         self.waiting_since: Optional[float] = None
+        #: False in an inbox that goes on from another one, until something of the sender arrives:
+        #: what it has sent in between did not reach this process.
+        self.reached = True
+        #: Whether the number of its last message is known, see :meth:`Inbox.end`.
+        self.ended = False
 
     def stream(self, tag: Optional[str]) -> _Stream:
         """A stream to read: an empty one if nothing is known."""
@@ -134,9 +148,8 @@ class _Sender:
     def save(self) -> list[Any]:
         return [
             self.placed,
-            self.to_all.next,
-            self.to_all.last,
-            {tag: [stream.next, stream.last] for tag, stream in self.own.items()},
+            *self.to_all.save(),
+            {tag: stream.save() for tag, stream in self.own.items()},
         ]
 
     @classmethod
@@ -144,6 +157,7 @@ class _Sender:
         sender = cls()
         sender.placed, sender.to_all = placed, _Stream(next, last)
         sender.own = {tag: _Stream(*numbers) for tag, numbers in own.items()}
+        sender.reached = False
         sender.look()
         return sender
 
@@ -177,10 +191,12 @@ class Inbox:
         #: Senders of which something is missing.
         self._behind: dict[str, _Sender] = {}
         self._held_bytes = 0
+        #: Whether it goes on from the position of another process.
+        self._restored = False
         #: Messages for this process that no process can send again.
         self.dropped = 0
-        #: Whether some of them had been sent: their sender does not keep them any more. Messages
-        #: that a killed process had not sent yet are lost for everybody.
+        #: Whether some of them were sent, so that others may have received them. Messages that a
+        #: killed process had not sent yet are lost for everybody.
         self.has_gap = False
         #: Called when messages that had been sent are lost.
         self.on_lost: Callable[[], None] = lambda: None
@@ -207,6 +223,7 @@ class Inbox:
         if number == stream.next and follows and sender.in_step:
             stream.next = number + 1
             stream.last = number
+            sender.reached = True
             if tag is not None:
                 sender.own[tag] = stream
             self._senders.move_to_end(message.sender)
@@ -214,6 +231,7 @@ class Inbox:
         before = self._before(message, tag)
         self._check(sender, before)
         stream.knows(number)
+        sender.reached = True
         if tag is not None:
             sender.own[tag] = stream
         self._remember(message.sender, sender)
@@ -237,6 +255,7 @@ class Inbox:
         stream = sender.to_all
         stream.next = first + count
         stream.last = first + count - 1
+        sender.reached = True
         self._senders.move_to_end(name)
         return True
 
@@ -258,12 +277,50 @@ class Inbox:
         :raises Impossible: for a number that cannot be; nothing has changed then.
         """
         sender = self._senders.get(name) or self._new(name)
+        sender.reached = True
+        return self._take_position(name, sender, numbers, before, since, sent=False)
+
+    def end(
+        self,
+        name: str,
+        numbers: Numbers,
+        before: Optional[Numbers] = None,
+        since: float = math.inf,
+        sent: bool = False,
+        lived: bool = True,
+    ) -> Sequence[RelayMessage]:
+        """Take the last position of a sender that has ended, before :meth:`gone`.
+
+        The parameters are those of :meth:`position`, and:
+
+        :param sent: whether all these messages were sent for certain: the last ones of a killed
+            process may not have been.
+        :param lived: whether it ended after ``since``.
+        :raises Impossible: as there.
+        """
+        sender = self._senders.get(name)
+        if sender is None:
+            sender = self._new(name)
+            sender.reached = not self._restored
+        sender.ended = True
+        sender.reached |= not lived  # none of its messages is for this process
+        return self._take_position(name, sender, numbers, before, since, sent)
+
+    def _take_position(
+        self,
+        name: str,
+        sender: _Sender,
+        numbers: Numbers,
+        before: Optional[Numbers],
+        since: float,
+        sent: bool,
+    ) -> Sequence[RelayMessage]:
         ours = {tag: numbers.get(tag, 0) for tag in (None, *self.tags)}
         for tag, last in ours.items():
             sender.stream(tag).check(last)
         for tag, last in ours.items():
             if last:
-                sender.kept(tag).knows(last)
+                sender.kept(tag).knows(last, sent)
         self._remember(name, sender)
         sender.waiting_since = None
         if not any(ours.values()):
@@ -301,6 +358,7 @@ class Inbox:
             return ()  # the answer is a repeated one, or for another inbox of this process
         sender = self._senders[name]
         stream = sender.kept(tag)
+        sender.reached = True
         sender.waiting_since = None
         stream.asked = -math.inf
         if first > asked:
@@ -349,8 +407,11 @@ class Inbox:
         if sender is None:
             return ()
         sender.waiting_since = None
+        was_sent = not (ended and sender.reached)
         if not sender.placed:
             # Its earlier messages may not have been for this process: begin with what is held.
+            if not sender.reached and any(one.last for one in sender.streams.values()):
+                self._note_gap()
             named = (one.after for stream in sender.own.values() for one in stream.held.values())
             known = max(sender.to_all.last, *named, 0)
             self._place(
@@ -367,12 +428,12 @@ class Inbox:
             streams = (*sender.own.values(), sender.to_all)
             for stream in streams:
                 if stream.missing is not None:
-                    self._skip(stream, stream.missing[1] + 1, ended)
+                    self._skip(stream, stream.missing[1] + 1, was_sent)
                     break
             else:
                 # Each waits for the other, which cannot be from one of our senders.
                 for stream in streams:
-                    self._skip(stream, stream.last + 1, ended)
+                    self._skip(stream, stream.last + 1, was_sent)
             delivered += self._deliverable(sender)
         return delivered
 
@@ -458,13 +519,23 @@ class Inbox:
             **{name: [*sender.save(), False] for name, sender in self._senders.items()},
         }
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a saved position; this inbox must not have received anything."""
+    @property
+    def complete(self) -> list[str]:
+        """The senders that have ended, and of which no message can arrive any more."""
+        return [name for name, one in self._senders.items() if one.ended and one.reached]
+
+    def restore(self, saved: Mapping[str, Any], complete: Container[str] = ()) -> None:
+        """Go on from a saved position; this inbox must not have received anything.
+
+        :param complete: see :attr:`complete`.
+        """
+        self._restored = True
         for name, (*numbers, gone) in saved.items():
             if gone:
                 self._gone[name] = numbers
             else:
                 sender = self._senders[name] = _Sender.restored(*numbers)
+                sender.reached = name in complete
                 self._advance(name, sender)
 
     @property
@@ -492,21 +563,47 @@ class Inbox:
         sender = self._senders.get(name)
         return sender is not None and sender.placed
 
-    def level(self, other: Inbox) -> bool:
+    def level(self, other: Inbox, own: str = "") -> bool:
         """Bring two inboxes to the same knowledge of how much each common sender has sent to both.
 
+        A sender may have ended for one of them already: the other one then waits for its end, too.
+
+        :param own: the name of this process, whose messages both get another way.
         :return: whether nothing is missing in either: they are at the same position.
         """
         both = (None, *(tag for tag in self.tags if tag in other.tags))
-        for name in self._senders.keys() & other._senders.keys():
-            for tag in both:
-                last = max(inbox._senders[name].stream(tag).last for inbox in (self, other))
-                for inbox in (self, other):
-                    sender = inbox._senders[name]
-                    if sender.stream(tag).last < last:
-                        sender.kept(tag).last = last
-                        inbox._advance(name, sender)  # delivers nothing
+        for ours, theirs in ((self, other), (other, self)):
+            for name, sender in ours._senders.items():
+                known = theirs._senders.get(name)
+                if name == own:
+                    continue
+                if known is not None:
+                    ours._learn(name, sender, known, both)
+                elif theirs.has_ended(name):
+                    known = _Sender.restored(*theirs._gone[name])
+                    ours._learn(name, sender, known, both, has_ended=True)
         return not self.waits and not other.waits
+
+    def _learn(
+        self,
+        name: str,
+        sender: _Sender,
+        known: _Sender,
+        tags: Sequence[Optional[str]],
+        has_ended: bool = False,
+    ) -> None:
+        """Note how much another inbox knows that a sender has sent.
+
+        :param has_ended: whether the sender has ended for that inbox: then what was missing there
+            counts as delivered.
+        """
+        for tag in tags:
+            stream = known.stream(tag)
+            if sender.stream(tag).last < stream.last:
+                sender.kept(tag).knows(stream.last, sent=False)
+                if not has_ended:
+                    sender.kept(tag).knows(max(stream.sent, stream.next - 1))
+                self._advance(name, sender)  # delivers nothing
 
     def merge(self, other: Inbox) -> None:
         """Take over the tags of another inbox, which is at the same position."""
@@ -619,14 +716,20 @@ class Inbox:
             stream.held[number] = message
             self._held_bytes += size
 
-    def _skip(self, stream: _Stream, to: int, ended: bool = False) -> None:
-        """Give up the missing messages before this number."""
+    def _skip(self, stream: _Stream, to: int, was_sent: bool = True) -> None:
+        """Give up the missing messages before this number.
+
+        :param was_sent: whether all of them were sent; if not, those up to ``stream.sent`` were.
+        """
         self._release(stream, to)
-        if to > stream.next and not ended:
-            self.has_gap = True
-            self.on_lost()
+        if to > stream.next and (was_sent or stream.sent >= stream.next):
+            self._note_gap()
         self.dropped += to - stream.next
         stream.next = to
+
+    def _note_gap(self) -> None:
+        self.has_gap = True
+        self.on_lost()
 
     def _has_own(self, sender: _Sender, after: Any) -> bool:
         """Whether all messages to this process that came before one to all are delivered."""

@@ -48,7 +48,7 @@ class Listener:
         listener._passed = Passed(part.passed.items())
         listener.inbox = Inbox(*part.tags, *part.guest_tags, since=part.since)
         listener.guest_tags = frozenset(part.guest_tags)
-        listener.inbox.restore(part.senders)
+        listener.inbox.restore(part.senders, part.complete)
         listener.inbox.dropped, listener.inbox.has_gap = part.dropped, part.has_gap
         listener._kept.extend(part.kept)
         for held in part.held:
@@ -72,6 +72,7 @@ class Listener:
             self.inbox.dropped,
             self.inbox.has_gap,
             tuple(tag for tag in self.inbox.tags if tag in self.guest_tags),
+            self.inbox.complete,
         )
 
     def clear(self) -> None:
@@ -182,7 +183,14 @@ class Listener:
         before: Optional[Numbers] = None
         if self.began <= float(fields["began"]):
             before = {tag: 0 for tag in (None, *self.inbox.tags)}
-        return self.inbox.position(sender, self._numbers(fields), before, self.began)
+        return self.inbox.end(
+            sender,
+            self._numbers(fields),
+            before,
+            self.began,
+            sent=fields["method"] == "bye" or bool(fields.get("sent")),
+            lived=float(fields.get("at", -math.inf)) >= self.began,
+        )
 
     def again(
         self, sender: str, fields: Mapping[str, Any], messages: Sequence[RelayMessage]

@@ -57,6 +57,9 @@ class Part:
     has_gap: bool = False
     #: Tags of other workers some of whose clients are among these sessions.
     guest_tags: tuple[str, ...] = ()
+    #: Senders that have ended, and of which no message can arrive any more, see
+    #: :attr:`.inbox.Inbox.complete`.
+    complete: list[str] = field(default_factory=list)
 
     def has(self, sender: str, numbers: Numbers) -> None:
         """Note that these sessions have a sender's messages up to these numbers."""
@@ -96,6 +99,7 @@ class Position:
                     "dropped": part.dropped,
                     "has_gap": part.has_gap,
                     "guest_tags": part.guest_tags,
+                    "complete": part.complete,
                     "kept": [one.tag for one in part.kept],
                     "held": [one.tag for one in part.held],
                 }
@@ -190,6 +194,7 @@ def _read_part(part: Any, file: _File) -> Part:
         _checked(part, "dropped", _is_number),
         _checked(part, "has_gap", _is_bool),
         guest_tags,
+        _checked({"complete": [], **part}, "complete", _are_senders),  # former versions lack it
     )
 
 
@@ -245,6 +250,11 @@ def _are_tags(value: Any) -> bool:
 
 def _are_guest_tags(value: Any) -> bool:
     return value == [] or _are_tags(value)
+
+
+def _are_senders(value: Any) -> bool:
+    few = isinstance(value, list) and len(value) <= RELAY_MOST_SENDERS + RELAY_MOST_GONE + 1
+    return few and all(map(_is_text, value))
 
 
 def _is_numbers(value: Any) -> bool:

@@ -46,8 +46,8 @@ _SENDER = "router"
 #: tag is an alias, under which no process sends.
 Member = List[Any]
 
-#: Channel, sender, and what the sender had sent.
-_End = Tuple[str, str, Sent]
+#: Channel, sender, and the fields of a message that says how much the sender had sent.
+_End = Tuple[str, str, Mapping[str, Any]]
 
 
 class Registrar:
@@ -87,12 +87,23 @@ class Registrar:
 
     def ended(self, tag: str, channel: str, sent: Sent) -> None:
         """A worker's process has ended: receivers that lack messages of it can count them now."""
-        self._publish_end(self._ended, channel, tag, sent)
+        self._publish_end(self._ended, channel, tag, sent, all_sent=False)
 
-    def _publish_end(self, ends: deque[_End], channel: str, sender: str, sent: Sent) -> None:
+    def _publish_end(
+        self, ends: deque[_End], channel: str, sender: str, sent: Sent, all_sent: bool
+    ) -> None:
+        fields = {
+            "method": "ended",
+            "began": sent.began,
+            "all": sent.to_all,
+            "own": sent.to_one,
+            # Of a process that was killed, perhaps the last ones were not sent.
+            "sent": all_sent,
+            "at": time.monotonic(),
+        }
         with self._lock:
-            ends.append((channel, sender, sent))
-            self._send(topic_for_all(channel), sender, _end_fields(sent))
+            ends.append((channel, sender, fields))
+            self._send(topic_for_all(channel), sender, fields)
 
     def close(self) -> None:
         self._closed.set()
@@ -132,11 +143,15 @@ class Registrar:
                 self._send(topic, _SENDER, {"method": method, "asked": asked, "members": rows})
         elif method == "ended":
             with self._lock:
-                for of_channel, sender, sent in (*self._ended, *self._left):
+                for of_channel, sender, fields in (*self._ended, *self._left):
                     if of_channel == channel:
-                        self._send(topic, sender, _end_fields(sent))
+                        self._send(topic, sender, fields)
+                if "asked" in question.fields:
+                    at = float(question.fields["asked"])
+                    self._send(topic, _SENDER, {"method": "all_ended", "asked": at})
         elif method == "bye":
-            self._publish_end(self._left, channel, question.sender, _read_sent(question.fields))
+            sent = _read_sent(question.fields)
+            self._publish_end(self._left, channel, question.sender, sent, all_sent=True)
 
     def _members_on(self, channel: str) -> list[Member]:
         return [row for row in self._members or () if channel in row[2]]
@@ -145,10 +160,6 @@ class Registrar:
         if not self._publisher.closed:
             message = RelayMessage(sender, 0, fields, (), 0, time.monotonic())
             self._publisher.send(topic + message.pack(), zmq.NOBLOCK)
-
-
-def _end_fields(sent: Sent) -> dict[str, Any]:
-    return {"method": "ended", "began": sent.began, "all": sent.to_all, "own": sent.to_one}
 
 
 def _read_sent(fields: Mapping[str, Any]) -> Sent:

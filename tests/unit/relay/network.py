@@ -19,7 +19,7 @@ from supervisor_sio.relay import publisher as publisher_module
 from supervisor_sio.relay import stand_in as stand_in_module
 from supervisor_sio.relay import subscriber as subscriber_module
 from supervisor_sio.relay.hearing import Fetch
-from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.message import TOPIC_FOR_ROUTER, RelayMessage
 from supervisor_sio.relay.position import Position
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.rooms import room_hash
@@ -74,6 +74,8 @@ class Network:
     def __init__(self) -> None:
         self.now = 100.0
         self.sockets: list[Socket] = []
+        #: Gets the questions to the router.
+        self.ask_router: Callable[[RelayMessage], None] = lambda question: None
 
     def socket(self, kind: int) -> Socket:
         self.sockets.append(Socket(self))
@@ -82,6 +84,8 @@ class Network:
     def term(self) -> None: ...
 
     def carry(self, data: bytes) -> None:
+        if data.startswith(TOPIC_FOR_ROUTER):
+            self.ask_router(RelayMessage.unpack(data, len(TOPIC_FOR_ROUTER)))
         for socket in self.sockets:
             if not socket.closed and any(map(data.startswith, socket.topics)):
                 socket.incoming.append(data)

@@ -795,6 +795,102 @@ def test_one_that_is_given_up_unheard_can_be_saved() -> None:
     assert not inbox.waits and inbox.dropped == 0
 
 
+@pytest.mark.parametrize("met", ["all along", "before", "before, and it had ended", "again"])
+def test_messages_of_a_killed_sender_that_others_may_have(met: str) -> None:
+    """Of a sender that was received from until it was killed, the last messages were not sent. If
+    another process goes on from this position, they may have been sent in between."""
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    end = {None: 3}
+    if met != "all along":
+        if met == "before, and it had ended":
+            inbox.end(SENDER, end)
+        successor = Inbox("a")
+        successor.restore(inbox.save(), inbox.complete)
+        assert not successor.waits  # until the router repeats it
+        inbox = successor
+    if met == "again":
+        inbox.position(SENDER, {None: 1})
+    inbox.end(SENDER, end)
+    assert inbox.waits and not inbox.has_gap
+    inbox.gone(SENDER)
+    assert inbox.dropped == 2 and inbox.has_gap is (met == "before")
+
+
+def test_long_messages_that_a_killed_sender_had_only_announced() -> None:
+    """Nobody may have asked for them."""
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    inbox.position(SENDER, {None: 2})
+    inbox.end(SENDER, {None: 2})
+    inbox.gone(SENDER)
+    assert inbox.dropped == 1 and not inbox.has_gap
+
+
+def test_messages_that_a_killed_sender_has_named_were_sent() -> None:
+    """By a later message, or itself at its end."""
+    for name in ("by a later one", "at its end"):
+        inbox = Inbox("a")
+        inbox.receive(message(1))
+        if name == "by a later one":
+            inbox.receive(message(3))
+        inbox.end(SENDER, {None: 3}, sent=name == "at its end")
+        inbox.gone(SENDER)
+        assert inbox.has_gap, name
+
+
+@pytest.mark.parametrize("lived", [True, False])
+def test_a_sender_that_nobody_has_met_before_its_end(lived: bool) -> None:
+    """What it has sent since these sessions began may have been for them."""
+    for before, dropped in ((None, 0), ({None: 0}, 3)):
+        for restored in (True, False):
+            inbox = Inbox("a")
+            if restored:
+                inbox.restore({})
+            inbox.end(SENDER, {None: 3}, before, 1.0, lived=lived)
+            inbox.gone(SENDER)
+            assert inbox.dropped == dropped and inbox.has_gap is (restored and lived)
+
+
+@pytest.mark.parametrize("ours_knows", [True, False])
+def test_one_that_has_ended_for_one_of_both_is_waited_for_by_the_other(ours_knows: bool) -> None:
+    """It has sent more than the other one knows, which is not at the same position."""
+    ours, theirs = Inbox("a"), Inbox("b")
+    knows, other = (ours, theirs) if ours_knows else (theirs, ours)
+    for inbox in (ours, theirs):
+        inbox.receive(message(1))
+    knows.receive(message(2))
+    knows.gone(SENDER)
+    assert not ours.level(theirs) and other.waits
+    other.gone(SENDER)
+    assert ours.level(theirs) and other.dropped == 1
+
+
+def test_the_own_messages_of_a_process_are_not_waited_for() -> None:
+    """Adopted sessions have got them before, and now get them directly."""
+    ours, theirs = Inbox("a"), Inbox("b")
+    for inbox in (ours, theirs):
+        inbox.receive(message(1))
+    ours.receive(message(2))
+    ours.gone(SENDER)  # as after another adoption
+    assert ours.level(theirs, SENDER) and not theirs.waits
+
+
+def test_what_one_of_both_has_received_was_sent() -> None:
+    """Of the rest only the router knows."""
+    ours, theirs = Inbox("a"), Inbox("b")
+    for inbox in (ours, theirs):
+        inbox.receive(message(1))
+        inbox.receive(message(1, sender="other"))
+    ours.receive(message(2))
+    ours.end("other", {None: 2})
+    assert not ours.level(theirs)
+    theirs.gone("other")
+    assert theirs.dropped == 1 and not theirs.has_gap
+    theirs.gone(SENDER)
+    assert theirs.dropped == 2 and theirs.has_gap
+
+
 def test_what_comes_late_of_one_that_has_ended_is_not_new() -> None:
     """Nor in a process that goes on from the position, or merges it with its own."""
     inbox = Inbox("a")

@@ -544,13 +544,14 @@ def test_what_a_killed_process_had_not_sent_is_no_gap(make: Callable[..., Journa
     journal = make()
     inbox = Inbox("w")
     inbox.on_lost = journal.lost
-    for sender in ("killed", "alive"):
-        for number in (1, 3):
-            inbox.receive(message(number, sender))
-    assert [one.sequence for one in inbox.gone("killed")] == [3]
-    assert inbox.dropped == 1 and journal.dropped == (0, 0.0)
+    inbox.receive(message(1, "killed"))
+    for number in (1, 3):
+        inbox.receive(message(number, "alive"))
+    inbox.end("killed", {None: 3})
+    assert inbox.gone("killed") == []
+    assert inbox.dropped == 2 and journal.dropped == (0, 0.0)
     assert [one.sequence for one in inbox.again("alive", None, 2, 3, [])] == [3]
-    assert inbox.dropped == 2 and journal.dropped[0] == journal.last == 1
+    assert inbox.dropped == 3 and journal.dropped[0] == journal.last == 1
 
 
 def test_no_memory_for_a_position_leaves_the_segment_as_it_is(
@@ -577,11 +578,12 @@ def test_the_same_for_who_adopts_what_a_stand_in_has_received(
     make: Callable[..., Journal], alive: bool
 ) -> None:
     stand_in = Listener("a", since=5.0, refuse=print)
-    for number in (1, 3):
-        stand_in.inbox.receive(message(number, "s"))
+    stand_in.inbox.receive(message(1, "s"))
     if alive:
+        stand_in.inbox.receive(message(3, "s"))
         stand_in.inbox.again("s", None, 2, 3, [])
     else:
+        stand_in.inbox.end("s", {None: 2})
         stand_in.inbox.gone("s")
     position = Position("socketio", [stand_in.save()])
     descriptor = position.write()
@@ -598,7 +600,7 @@ def test_what_a_sender_could_not_send_any_more_is_counted_once(
     make: Callable[..., Journal], segments: Segments
 ) -> None:
     """The router repeats how much it had sent, to each process that adopts."""
-    end = {"began": 20.0, "all": 5, "own": {"w": 3}}
+    end = {"method": "ended", "began": 20.0, "all": 5, "own": {"w": 3}}
     listener = Listener("w", since=10.0, refuse=print)
     journal = make()
     journal.began(10.0)

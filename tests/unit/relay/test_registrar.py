@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -54,9 +55,11 @@ class Quiet(Registrar):
     def told(self, asker: str, channel: str = CHANNEL) -> list[tuple[str, Mapping[str, Any]]]:
         """The ended processes of which an asking process is told."""
         del self.said[:]
-        self.hear(asker, "ended", channel)
+        self.hear(asker, "ended", channel, asked=2.5)
         assert {topic for topic, _, _ in self.said} <= {topic_for_one(channel, asker)}
-        return [(sender, fields) for _, sender, fields in self.said]
+        *told, last = [(sender, fields) for _, sender, fields in self.said]
+        assert last == ("router", {"method": "all_ended", "asked": 2.5})
+        return told
 
 
 @pytest.fixture
@@ -69,11 +72,35 @@ def registrar(tmp_path: Path) -> Iterator[Quiet]:
 
 
 def test_the_end_of_a_process_that_only_emits_is_told_now_and_later(registrar: Quiet) -> None:
+    """It says itself how much it has sent."""
+    before = time.monotonic()
     registrar.hear("emitter", "bye", **END)
-    last_word = {"method": "ended", **END}
-    assert registrar.said == [(FOR_ALL, "emitter", last_word)]
-    assert registrar.told("w") == [("emitter", last_word)]
+    ((topic, sender, fields),) = registrar.said
+    assert (topic, sender) == (FOR_ALL, "emitter")
+    assert fields == {"method": "ended", **END, "sent": True, "at": fields["at"]}
+    assert before <= fields["at"] <= time.monotonic()
+    assert registrar.told("w") == [("emitter", fields)]
     assert registrar.told("w", "another channel") == []
+
+
+def test_the_end_of_a_worker_is_told_now_and_later(registrar: Quiet) -> None:
+    """Perhaps it had not sent the last ones."""
+    registrar.ended("worker", CHANNEL, Sent(1.5, 7, {"w": 2}))
+    ((_, sender, fields),) = registrar.said
+    assert sender == "worker" and fields == {
+        "method": "ended",
+        **END,
+        "sent": False,
+        "at": fields["at"],
+    }
+    assert registrar.told("w") == [("worker", fields)]
+
+
+def test_workers_of_former_versions_do_not_expect_that_all_are_named(registrar: Quiet) -> None:
+    registrar.ended("worker", CHANNEL, Sent(1.5, 7, {"w": 2}))
+    del registrar.said[:]
+    registrar.hear("w", "ended")
+    assert [sender for _, sender, _ in registrar.said] == ["worker"]
 
 
 def test_who_receives(registrar: Quiet) -> None:
@@ -141,7 +168,7 @@ def test_two_threads_do_not_send_at_the_same_time(registrar: Quiet, method: str)
     registrar.interrupt = other.call
     registrar.hear("asker", method, asked=1, **END)
     other.result()
-    assert [sender for _, sender, _ in registrar.said][1:] == ["second"]
+    assert [sender for _, sender, _ in registrar.said][-1] == "second"
 
 
 def test_it_is_not_closed_while_it_sends(registrar: Quiet) -> None:

@@ -524,7 +524,30 @@ def test_what_one_that_has_ended_had_sent_before_is_not_missed(
         assert list(subscriber._look(now + later)) == []
         taken(subscriber, own, RelayMessage("s", 0, {"method": "probe", "at": now + 0.1}))
         taken(subscriber, own, RelayMessage("s", 0, {"method": "probe", "at": now + later}))
+    assert merged == []  # there may be others that have ended
+    all_ended = {"method": "all_ended", "asked": now + 0.1}
+    taken(subscriber, own, RelayMessage("router", 0, all_ended))
+    assert list(subscriber._look(now + 1.4)) == []
     assert merged == [True] and subscriber.dropped == 0
+
+
+def test_adopted_sessions_are_merged_though_the_router_does_not_answer(
+    publisher: Publisher, subscriber: ThreadSubscriber
+) -> None:
+    """A router of a former version does not say when it has named all that have ended."""
+    own = topic_for_one(publisher.channel, "s")
+    subscriber.joined = True
+    merged: list[bool] = []
+    subscriber.adopt(
+        Part(("t",), 0.0, {}, {}), lambda message: None, merged=lambda: merged.append(True)
+    )
+    now = time.monotonic()
+    subscriber._look(now)
+    taken(subscriber, own, RelayMessage("s", 0, {"method": "probe", "at": now}))
+    for later, expected in ((5.0, []), (RELAY_GIVE_UP + 0.1, [True])):
+        taken(subscriber, own, RelayMessage("s", 0, {"method": "probe", "at": now + later}))
+        subscriber._look(now + later)
+        assert merged == expected
 
 
 def test_what_is_lost_stays_counted_when_its_tag_is_given_up(
