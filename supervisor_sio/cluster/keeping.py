@@ -479,6 +479,9 @@ class Keeping(IndexedManager):
                 if message.packets != packets:  # packets in another serialization
                     message = _with_packets(message, packets)
                 numbers = (journal.event(message, stream, scope),)
+        elif stream is not OWN and self._leaves_out_adopted(message):
+            # It is perhaps for these: if this process is killed, the next heir has it from here.
+            journal.event(message, stream, message.scope.as_list)
         else:
             self._note_heard(message, stream)
         if able:
@@ -499,6 +502,11 @@ class Keeping(IndexedManager):
             if packets is not None and sid in early and early[sid].add(packets, True, source):
                 self._get_logger().error("too much is emitted to %s while it connects", sid)
         return [pair for pair in recipients if pair[0] not in early]
+
+    def _leaves_out_adopted(self, message: RelayMessage) -> bool:
+        """Whether adopted clients get this message of this process later than its own clients."""
+        scope = message.scope
+        return scope is not None and not scope.only and message.sender == self.host_id
 
     def _note_heard(self, message: RelayMessage, stream: Stream) -> None:
         """Note in the journal how far the relay is received; the message is no event of a client

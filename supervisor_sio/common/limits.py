@@ -1170,6 +1170,22 @@ RELAY_KEPT_OVERHEAD = _limit(
     "message that is kept",
     "added to the length of each message: objects and links",
 )
+HEIR_EVENTS = _limit(
+    "HEIR_EVENTS",
+    10_000,
+    "events",
+    "worker that is killed after it has inherited clients",
+    "last events of its journal that the router reads to find what the worker itself had emitted "
+    "meanwhile, without a pause: 60 ms",
+)
+HEIR_BYTES = _limit(
+    "HEIR_BYTES",
+    16 * 1024 * 1024,
+    "bytes",
+    "worker that is killed after it has inherited clients",
+    "length of what the worker itself had emitted meanwhile; if it is more, these clients get a "
+    "new session",
+)
 POSITION_BYTES = _limit(
     "POSITION_BYTES",
     128 * 1024 * 1024,

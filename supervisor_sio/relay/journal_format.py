@@ -170,7 +170,7 @@ class Heard(NamedTuple):
 class Event:
     """An event that a process gave to its clients."""
 
-    __slots__ = ("k", "time", "stream", "scope", "_data", "_message")
+    __slots__ = ("k", "time", "stream", "scope", "data", "_message")
 
     def __init__(self, k: int, time: float, stream: Stream, scope: Scope, data: bytes) -> None:
         #: Its number in the journal.
@@ -179,14 +179,15 @@ class Event:
         self.time = time
         self.stream = stream
         self.scope = scope
-        self._data = data
+        #: The message, as packed.
+        self.data = data
         self._message: Optional[RelayMessage] = None
 
     @property
     def message(self) -> RelayMessage:
         """:raises MessageError: when the record has no message."""
         if self._message is None:
-            self._message = RelayMessage.unpack(self._data)
+            self._message = RelayMessage.unpack(self.data)
             self._message.stream = self.stream if isinstance(self.stream, str) else None
         return self._message
 

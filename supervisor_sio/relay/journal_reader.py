@@ -6,15 +6,21 @@ every read ends.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import defaultdict
+from functools import cached_property
+from operator import itemgetter
 from typing import Collection, Iterator, Mapping, Optional, Sequence, Union
 
+from ..common.limits import HEIR_BYTES, HEIR_EVENTS, RELAY_KEPT_OVERHEAD
 from .journal_format import (
     BRIDGE,
     GUESTS,
     HEAD,
     HEIR_OF,
+    KIND,
+    OWN,
     STATE,
     TO_ALL,
     AdoptedPart,
@@ -32,7 +38,8 @@ from .journal_format import (
     records,
 )
 from .journal_index import Index, Piece, Room, read_all, read_to
-from .position import Part, Position
+from .message import look, time_of
+from .position import Held, Part, Position
 
 __all__ = ["Incomplete", "JournalReader"]
 
@@ -73,7 +80,7 @@ class _Sources:
         streams = self.numbers.setdefault(sender, {})
         streams[tag] = max(number, streams.get(tag, 0))
 
-    def part(self, tags: Sequence[str], since: float, dropped: int) -> Part:
+    def part(self, tags: Sequence[str], since: float) -> Part:
         guests = tuple(sorted(self.guests.difference(tags)))
         senders = {
             name: [
@@ -89,7 +96,7 @@ class _Sources:
             ]
             for name, streams in self.numbers.items()
         }
-        return Part(tuple(tags), since, senders, self.passed, [], [], dropped, dropped > 0, guests)
+        return Part(tuple(tags), since, senders, self.passed, guest_tags=guests)
 
 
 class JournalReader:
@@ -110,6 +117,8 @@ class JournalReader:
             raise ValueError(f"journal: states of {self._states[-1].head.tag!r:.80}")
         #: Whether the last events are there, and all states.
         self.complete = events_end
+        #: Bytes of its own messages that are added to positions.
+        self._own_bytes = 0
         self.states_complete = states_end and not self._states[0].head.previous
         oldest = self._events[0].head
         #: The last event up to which some may be missing, and its time: a client that had received
@@ -209,6 +218,89 @@ class JournalReader:
         :param tags: of the worker, and those that it had adopted.
         :raises ValueError: when there are no records.
         """
+        parts, sources = self._sources
+        adopted = {tag for part in parts.values() for tag in part.tags}
+        since = self._events[-1].head.since
+        own = sources[0].part([tag for tag in tags if tag not in adopted], since)
+        found = [own]
+        for number, part in parts.items():
+            one = sources[number].part([tag for tag in tags if tag in part.tags], part.since)
+            # What is due last is what the worker itself has sent, which alone is still there.
+            if part.due and not (part.due == 1 and self.add_own(one)):
+                one.dropped, one.has_gap = part.due - 1, True
+            found.append(one)
+        for one in found:
+            if not one.has_gap:
+                one.complete.append(self.tag)
+        return Position(channel, [part for part in found if part.tags])
+
+    def add_own(self, part: Part) -> bool:
+        """Add to a position what this worker itself has sent and these clients have yet to get.
+
+        If not all of it is here, nothing is added, and it counts as missing.
+
+        :param part: not of the worker's own clients.
+        :return: whether all of it is here.
+        :raises ValueError: when there are no records.
+        """
+        _, sources = self._sources
+        last = sources[0].numbers.get(self.tag, {})
+        placed, next, _, own, gone = part.senders.get(self.tag, [False, 1, 0, {}, False])
+        first = {None: next, **{tag: numbers[0] for tag, numbers in own.items()}}
+        streams = [None, *(tag for tag in (*part.tags, *part.guest_tags) if tag in last)]
+        begin = {tag: first.get(tag, 1) if placed else 1 for tag in streams}
+        end = {tag: max(last.get(tag, 0), begin[tag] - 1) for tag in streams}
+        missing = sum(end[tag] - begin[tag] + 1 for tag in streams)
+        found = self._find_own(begin, missing) if missing else []
+        if any(time_of(one.data) < part.since for one in found):
+            return False  # where the messages for these clients begin is not known
+        if len(found) == missing:
+            part.kept += found
+            begin = {tag: number + 1 for tag, number in end.items()}
+        own = {**own, **{tag: [begin[tag], end[tag]] for tag in streams if tag is not None}}
+        part.senders[self.tag] = [True, begin[None], end[None], own, gone]
+        return len(found) == missing
+
+    def _find_own(self, begin: Mapping[Optional[str], int], count: int) -> list[Held]:
+        """The last messages of this worker itself, in order, as far as they are here.
+
+        :param begin: by stream, the number of the first one.
+        :param count: how many there are.
+        """
+        found: list[tuple[int, Held]] = []
+        name = self.tag.encode()
+        for event in self._backwards():
+            only_adopted = event.scope is not None and event.scope[0]
+            if event.stream is OWN or only_adopted:
+                continue  # what adopted clients were given is here also as an event for all others
+            message = look(event.data, 0)
+            if message.sender == name and message.first >= begin.get(event.stream, math.inf):
+                found.append((message.first, Held(event.stream, event.data)))
+                self._own_bytes += len(event.data) + RELAY_KEPT_OVERHEAD
+            if len(found) == count or self._own_bytes > HEIR_BYTES:
+                break
+        found.reverse()
+        # Threads write their events in any order.
+        in_order = iter(sorted((one for one in found if one[1].tag is None), key=itemgetter(0)))
+        return [(next(in_order) if one[1].tag is None else one)[1] for one in found]
+
+    def _backwards(self) -> Iterator[Event]:
+        """The events, the last one first; as many as are read without a pause."""
+        left = HEIR_EVENTS
+        for segment in reversed(self._events):
+            for at in reversed(segment.events[-left:]):
+                if segment.memory[at + KIND] == _EVENT:
+                    yield read_event(segment.memory, at, 0)
+            left -= len(segment.events)
+            if left <= 0:
+                return
+
+    @cached_property
+    def _sources(self) -> tuple[dict[int, AdoptedPart], Mapping[int, _Sources]]:
+        """The adopted parts, and by their numbers all positions; 0 is that of the own clients.
+
+        :raises ValueError: when there are no records.
+        """
         segment = self._events[-1]
         parts: dict[int, AdoptedPart] = {}
         sources: defaultdict[int, _Sources] = defaultdict(_Sources)
@@ -243,16 +335,7 @@ class JournalReader:
                         event.scope is None or set(part.tags).isdisjoint(event.scope[1])
                     ):
                         _note_event(event, sources[part.part])
-        adopted = {tag for part in parts.values() for tag in part.tags}
-        found = [([tag for tag in tags if tag not in adopted], 0, segment.head.since, 0)]
-        found += [
-            ([tag for tag in tags if tag in part.tags], part.part, part.since, part.due)
-            for part in parts.values()
-        ]
-        return Position(
-            channel,
-            [sources[number].part(some, since, due) for some, number, since, due in found if some],
-        )
+        return parts, sources
 
 
 def _note_event(event: Event, sources: _Sources) -> None:

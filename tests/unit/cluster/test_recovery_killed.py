@@ -16,6 +16,7 @@ from supervisor_sio.cluster import confirming, inheriting
 from supervisor_sio.cluster.lost import decode
 from supervisor_sio.common import reasons
 from supervisor_sio.common.limits import RECOVERY_WAIT
+from supervisor_sio.relay.message import RelayMessage
 
 from .recovering import CLUSTER, Client, Cluster, Worker, room_of, until
 
@@ -457,6 +458,33 @@ def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int
         await heir.manager.inherit(journals, asyncio.sleep)
         assert {one.pid for one in heir.manager._known.values()} == {one.pid for one in clients}
         assert heir.manager.lost == 2
+
+    run(scenario)
+
+
+def test_what_an_heir_emits_to_inherited_clients_alone_is_in_its_journal(run: Any) -> None:
+    """Until it receives for them: if it is killed before, its own heir has it from there. Of other
+    emits without a client here that may come back only the number is noted."""
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, killed = await cluster.start(2)
+        client = Client()
+        await dead.connect(client)
+        part = dead.reader().position(CLUSTER.channel, [dead.tag]).parts[0]
+        emit = killed.server.emit
+        await emit("before", to="nobody")
+        await dead.kill()
+        killed.manager.expect([dead.tag])
+        await killed.manager.inherit([(dead.reader(), time.monotonic())], asyncio.sleep)
+        for number in range(3):
+            await emit("to all", number)
+            await emit("to it", number, to=client.sid)
+        reader = killed.reader()
+        written = [event.message.packets[0] for event in reader.since(0)]
+        assert len(written) == 6 and not any("before" in str(one) for one in written)
+        part.senders[killed.tag] = [True, 2, 1, {}, False]
+        assert reader.add_own(part)
+        assert [RelayMessage.unpack(one.data).packets[0] for one in part.kept] == written
 
     run(scenario)
 

@@ -17,7 +17,7 @@ import pytest
 
 from supervisor_sio.common.limits import JOURNAL_CARRIED, JOURNAL_PIECES, JOURNAL_SEGMENT
 from supervisor_sio.relay import journal as module
-from supervisor_sio.relay import journal_log, journal_sources
+from supervisor_sio.relay import journal_log, journal_reader, journal_sources
 from supervisor_sio.relay.inbox import Inbox
 from supervisor_sio.relay.journal import OWN, Event, Heard, Incomplete, Journal, Scope
 from supervisor_sio.relay.journal_format import HEAD
@@ -645,7 +645,7 @@ def test_what_an_adoption_has_yet_to_give_is_known(
     journal.own_given(["a"])
     dropped.append(read()[1].dropped)
     reached.append(journal.reaches(counted, "a", "a"))
-    assert dropped == [3, 2, 1, 0]
+    assert dropped == [2, 1, 0, 0]
     assert reached == [False, False, False, True]  # the clients lack what is not written yet
     journal.event(message(4), None, [True, ["a"]])
     journal.heard("s", None, 5, scope=[True, ["a"]])
@@ -657,6 +657,99 @@ def test_what_an_adoption_has_yet_to_give_is_known(
     (both,) = segments.read().position("socketio", ["w", "a"]).parts
     assert numbers(both.senders) == {("s", None): 5, ("s", "a"): 1, ("w", None): 6}
     assert both.tags == ("w", "a") and both.passed == {"bridge": 7}
+
+
+#: Of "w", which has sent to all, and to its own adopted clients under their tag.
+OWN_MESSAGES = [(None, 1), (None, 2), ("a", 1), (None, 3)]
+
+
+def write_own(journal: Journal, messages: Sequence[tuple[Optional[str], int]]) -> None:
+    for stream, number in messages:
+        journal.event(message(number, "w", f"{number} to {stream}"), stream, [False, ["a"]])
+
+
+def has_own(part: Part) -> list[tuple[Optional[str], str]]:
+    """What a position has kept."""
+    return [(one.tag, str(RelayMessage.unpack(one.data).packets[0])) for one in part.kept]
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_what_an_heir_had_sent_itself_is_in_its_journal(
+    make: Callable[..., Journal], segments: Segments, known: int
+) -> None:
+    """Nobody else can send it again to the clients that it had inherited."""
+    journal = make()
+    write_own(journal, OWN_MESSAGES)
+    journal.event(message(9, "other"), None)
+    journal.event(message(0, "w"), OWN)
+    senders = {"w": [True, known + 1, known, {}, False]} if known else {}
+    part = Part(("a",), 5.0, senders, {}, [Held(None, message(7, "other", "7").pack())])
+    assert segments.read().add_own(part)
+    texts = [(stream, f"{number} to {stream}") for stream, number in OWN_MESSAGES]
+    lacks = [one for one, (stream, number) in zip(texts, OWN_MESSAGES) if stream or number > known]
+    assert has_own(part) == [(None, "7"), *lacks]
+    assert part.senders == {"w": [True, 4, 3, {"a": [2, 1]}, False]}
+    assert segments.read().add_own(part) and len(part.kept) == 1 + len(lacks)  # nothing is due
+
+
+@pytest.mark.parametrize("lacks", ["an event", "old ones", "long ones", "some that are no events"])
+def test_what_is_not_in_the_journal_of_an_heir_is_missing(
+    make: Callable[..., Journal], segments: Segments, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perhaps others have it."""
+    journal = make()
+    write_own(journal, [*OWN_MESSAGES, *(() if lacks == "an event" else [(None, 4)]), (None, 5)])
+    if lacks == "old ones":
+        monkeypatch.setattr(journal_reader, "HEIR_EVENTS", 2)
+    elif lacks == "long ones":
+        monkeypatch.setattr(journal_reader, "HEIR_BYTES", 1000)
+    elif lacks == "some that are no events":
+        journal.heard("w", "a", 2, 5)
+    part = Part(("a",), 5.0, {"w": [True, 2, 1, {}, False]}, {})
+    assert not segments.read().add_own(part) and not part.kept
+    own = {"a": [1, 2 if lacks == "some that are no events" else 1]}
+    assert part.senders == {"w": [True, 2, 5, own, False]}
+    heir = Listener.restored(part, refuse=print)
+    heir.end("w", {"method": "ended", "began": 6.0, "all": 5, "own": {}})
+    heir.inbox.gone("w")
+    assert heir.inbox.has_gap
+
+
+def test_threads_write_in_any_order(make: Callable[..., Journal], segments: Segments) -> None:
+    journal = make()
+    write_own(journal, [(None, 1), (None, 3), ("a", 1), (None, 2)])
+    part = Part(("a",), 5.0, {"w": [True, 2, 1, {}, False]}, {})
+    assert segments.read().add_own(part)
+    assert has_own(part) == [(None, "2 to None"), ("a", "1 to a"), (None, "3 to None")]
+
+
+def test_what_was_sent_before_the_clients_came_is_not_for_them(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    """Their former worker had not learned yet how much the heir had sent before."""
+    journal = make()
+    write_own(journal, [(None, 1)])
+    part = Part(("a",), time.monotonic() + 1, {}, {})
+    assert not segments.read().add_own(part) and not part.kept and not part.senders
+
+
+def test_what_an_heir_gives_last_is_its_own(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    """It has given all that others had kept."""
+    journal = make()
+    write_own(journal, [(None, 1)])
+    journal.adopting(Part(("a",), 5.0, {"w": [True, 2, 1, {}, False]}, {}, []))
+    write_own(journal, [(None, 2), (None, 3)])
+    journal.event(message(2, "w", "2 to None"), None, [True, ["a"]])  # it has begun to
+    _, part = segments.read().position("socketio", ["w", "a"]).parts
+    assert has_own(part) == [(None, "3 to None")] and not part.dropped and not part.has_gap
+    assert part.complete == ["w"]
+    assert part.senders["w"] == [True, 4, 3, {}, False]
+    journal.own_given(["a"])
+    journal.event(message(4, "w"), None)
+    _, part = segments.read().position("socketio", ["w", "a"]).parts
+    assert not part.kept and part.senders["w"] == [True, 5, 4, {}, False]
 
 
 def test_a_position_is_for_a_stand_in(make: Callable[..., Journal], segments: Segments) -> None:

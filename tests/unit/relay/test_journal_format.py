@@ -118,7 +118,7 @@ def event(
 def test_an_event(code: int, stream: Any) -> None:
     got = read_event(event(scope=b'[true,["x"]]', stream=code), 0, 9)
     assert (got.k, got.time, got.stream, got.scope) == (9, 1.5, stream, [True, ["x"]])
-    assert got._data == b"news"
+    assert got.data == b"news"
 
 
 @pytest.mark.parametrize(

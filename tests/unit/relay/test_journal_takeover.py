@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +12,16 @@ from hypothesis import given, settings
 from supervisor_sio.relay import subscriber as subscriber_module
 from supervisor_sio.relay.journal import OWN, Journal
 from supervisor_sio.relay.journal_reader import JournalReader
-from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from supervisor_sio.relay.position import Position
 from unit.examples import examples
 
 from .network import Held, Network, Worker, World, fields_of, meant
-from .test_takeover import Action, act, plans
+from .test_takeover import Action, act, plans, plans_of
+
+_PUBLISH = ["publish", "publish to a room", "publish to one", "burst", "end turn"]
+_RECEIVE = ["hear", "hear", "hear", "turn", "tick"]
+_MOVE = ["adopt", "adopt", "restart", "crash", "crash", "pass on", "leave"]
 
 
 class Segments:
@@ -121,6 +126,23 @@ class JournaledWorld(World):
     #: How often a worker was killed, also while it adopted.
     crashes = 0
 
+    def __init__(self, network: Network, close: Callable[[int], None]) -> None:
+        #: How much each killed worker had sent: what the router says.
+        self.ends: dict[str, dict[str, Any]] = {}
+        #: Tags whose clients may have missed something.
+        self.may_lack: set[str] = set()
+        network.ask_router = self.answer
+        super().__init__(network, close)
+
+    def answer(self, question: RelayMessage) -> None:
+        """In the place of :class:`.Registrar`."""
+        if question.fields["method"] == "ended":
+            topic = topic_for_one("socketio", question.sender)
+            for tag, end in self.ends.items():
+                self.network.carry(topic + RelayMessage(tag, 0, end).pack())
+            said = {"method": "all_ended", "asked": question.fields["asked"]}
+            self.network.carry(topic + RelayMessage("router", 0, said).pack())
+
     def start_worker(self) -> Worker:
         self.end_turns()
         tag = f"w{len(self.delivered)}"
@@ -132,6 +154,7 @@ class JournaledWorld(World):
     def crash(self, worker: Any) -> None:
         """The router holds the worker's clients, and another process sends to them."""
         self.crashes += 1
+        self.note_gaps()
         reader = worker.segments.read()
         assert reader.complete and reader.last == worker.journal.last
         position: Position = reader.position("socketio", sorted(worker.groups))
@@ -140,8 +163,28 @@ class JournaledWorld(World):
         self.killed.add(worker.tag)
         self.held.append(Held(self, position))
         self.end(worker)
-        for process in self.processes:
-            process.subscriber.ended(worker.tag)
+        outbox = worker.publisher._outbox
+        numbers = outbox.position(self.network.now, math.inf)
+        end = {"method": "ended", "began": min(outbox.began, self.network.now), **numbers}
+        self.ends[worker.tag] = {**end, "sent": False, "at": self.network.now}
+        said = RelayMessage(worker.tag, 0, self.ends[worker.tag])
+        self.network.carry(topic_for_all("socketio") + said.pack())
+
+    def note_gaps(self) -> None:
+        for worker in self.workers:
+            assert isinstance(worker, Journaled) and worker.journal is not None
+            if worker.journal._gap[0]:
+                self.may_lack |= worker.groups
+
+    def check_that_gaps_are_noted(self) -> None:
+        """Clients that lack what others have got."""
+        self.note_gaps()
+        for group, texts in self.delivered.items():
+            others = {
+                text for other in self.delivered if other != group for text in self.delivered[other]
+            }
+            lacks = others.intersection(self.expected[group]).difference(texts)
+            assert not lacks or group in self.may_lack, (group, lacks)
 
     def compare(self, worker: Any, position: Position) -> None:
         """The journal has the process's own position: no more than its clients were given."""
@@ -171,6 +214,29 @@ class JournaledWorld(World):
             for sender in self._senders:
                 got = [text for text in texts if f" of {sender} to " in text]
                 assert got == sorted(got, key=lambda text: int(text.split()[0])), (group, sender)
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(plans_of([*_PUBLISH, *_PUBLISH, *_RECEIVE, *_RECEIVE, *_MOVE], 80))
+def test_clients_that_lack_what_others_have_do_not_recover(plan: list[Action]) -> None:
+    """Nothing is lost on the way, except where a process is killed, or no other receives yet in its
+    place. All that is published leaves its process at once: there are no long messages."""
+    network = Network()
+    with network.installed():
+        world = JournaledWorld(network, os.close)
+        for _ in range(3):
+            world.start_worker()
+        for kind, who, what in plan:
+            if kind == "crash":
+                if len(world.workers) > 1:
+                    world.crash(world.workers[who % len(world.workers)])
+            else:
+                act(world, kind, who, min(what, 6))
+        world.settle()
+        world.check()
+        world.check_that_gaps_are_noted()
+        for process in (*world.workers, world.emitter):
+            world.end(process)
 
 
 @settings(max_examples=examples(300), deadline=None)

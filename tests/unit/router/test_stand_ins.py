@@ -15,6 +15,7 @@ import pytest
 from supervisor_sio.common.recovery import FORMAT, Source
 from supervisor_sio.common.rundir import ClusterInfo
 from supervisor_sio.relay.journal import Journal as Written
+from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.position import Held, Part, Position
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.stand_in import StandIn
@@ -127,6 +128,8 @@ def test_the_place_of_clients_for_which_it_may_not_have_received(
         )
         written.began(1.0)
         written.heard("other", None, 9)
+        own = RelayMessage("heir", 1, {"method": "emit"}, ["its own"], time=2.0)
+        written.event(own, None)
         written.save("a client", b"{}")
         part = Part(("old", "older"), 1.0, {"other": [True, 8, 7, {}, False]}, {})
         part.kept.append(Held("old", b"a message"))
@@ -150,8 +153,13 @@ def test_the_place_of_clients_for_which_it_may_not_have_received(
             last = {"it had begun": 7, "long ago": 9}.get(how, 7)
             assert found == {"heir": 9, "old": last, "older": last, "guest": last}
             kept = [held for one in parts for held in one.kept]
-            due = {"half": second.kept, "it had begun": [], "long ago": []}
-            assert kept == due.get(how, part.kept + second.kept)
+            lacks = [Held(None, own.pack())]  # nobody else has what the heir has sent
+            due = {
+                "half": [*lacks, *second.kept, *lacks],
+                "it had begun": lacks * 2,
+                "long ago": [],
+            }
+            assert kept == due.get(how, [*part.kept, *lacks, *second.kept, *lacks])
             os.close(made)
         os.close(given)
         journal.close()
