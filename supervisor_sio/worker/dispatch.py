@@ -296,7 +296,7 @@ class Dispatcher:
         return bool(manager.is_connected(manager.sid_from_eio_sid(eio_sid, namespace), namespace))
 
     def drop(self, session: Session) -> None:
-        """Remove all state of a session that has ended."""
+        """Remove all state of a session that has ended, or moved."""
         self._partials.pop(session, None)
         self._unconnected.discard(session)
 

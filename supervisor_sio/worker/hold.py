@@ -81,9 +81,10 @@ class Hold:
         return [] if kept is None else list(kept.messages)
 
     def moved(self, session: Session) -> None:
-        """Drop the messages of a session that has moved."""
+        """Drop everything about a session that has moved."""
         self._kept.pop(session, None)
         self._remove()
+        self._dispatcher.drop(session)
 
     # --- in the new worker --------------------------------------------------------------
 

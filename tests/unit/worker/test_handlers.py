@@ -330,6 +330,21 @@ def let_time_to_connect_pass(app: App, times: int = 1) -> None:
     app.settle(lambda: done)
 
 
+def test_a_session_that_has_moved_is_not_waited_for(make: Any) -> None:
+    """The worker that it has moved to waits for its CONNECT."""
+    app = make()
+    client = Client(app)
+    client.open_websocket()
+    client.until(b'"maxPayload":')
+    before, done = refusals.by_reason[TOO_SLOW], []
+    app.runtime.call_soon(app.sio.manager._outlet.hold.moved, app.session)
+    app.runtime.call_soon(done.append, True)
+    app.settle(lambda: done)
+    let_time_to_connect_pass(app)
+    assert refusals.by_reason[TOO_SLOW] == before and not app.session.closed
+    app.gone()
+
+
 def test_who_does_not_connect_in_time_does_not_stay(make: Any) -> None:
     app = make()
     in_time, refused, never = connect(app), Client(app), Client(app)

@@ -49,13 +49,12 @@ def pair(kind: str) -> Iterator[Pair]:
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The sources of all refusals as too slow, except for a missing CONNECT: the worker that a
-    session of an earlier test has left counts that one 45 seconds later."""
+    """The sources of all refusals as too slow."""
     found: list[str] = []
     counted = refusals.counted
 
     def note(reason: str, source: str, times: int = 1) -> str:
-        if reason == TOO_SLOW and "no CONNECT" not in source:
+        if reason == TOO_SLOW:
             found.append(source)
         return counted(reason, source, times)
 
