@@ -544,6 +544,62 @@ MUTATIONS = (
         "unit/worker/test_loop_thread.py"
         "::test_a_call_that_is_added_when_the_last_one_has_run_is_not_forgotten",
     ),
+    Mutation(
+        "what a killed sender had sent while nobody received for held sessions is not missing",
+        "relay/inbox.py",
+        "sender.reached = name in complete",
+        "sender.reached = True",
+        ("unit/relay/test_inbox.py",),
+    ),
+    Mutation(
+        "inherited clients cannot recover if their worker was killed before it had sent its last",
+        "relay/inbox.py",
+        "return [self.next, max(self.next - 1, self.sent, *self.held)]",
+        "return [self.next, self.last]",
+        ("unit/relay/test_inbox.py",),
+    ),
+    Mutation(
+        "adopted clients lack what a sender that has ended had sent to others, and nobody notices",
+        "relay/inbox.py",
+        "                elif theirs.has_ended(name):\n",
+        "                elif False:\n",
+        ("unit/relay/test_inbox.py",),
+    ),
+    Mutation(
+        "adopted clients wait ten seconds for messages that they get directly",
+        "relay/inbox.py",
+        "                if name == own:\n                    continue\n",
+        "",
+        ("unit/relay/test_inbox.py",),
+    ),
+    Mutation(
+        "adopted clients are merged before it is known which senders have ended",
+        "relay/hearing.py",
+        "if self._ends_named < self._asked_at and now - self._asked_at < RELAY_GIVE_UP:",
+        "if False:",
+        ("unit/relay/test_subscriber.py",),
+    ),
+    Mutation(
+        "inherited clients lack what their heir had emitted when it is killed, too",
+        "router/stand_ins.py",
+        "        if reader.add_own(part):\n            part.complete.append(reader.tag)\n",
+        "        pass\n",
+        ("unit/router/test_stand_ins.py",),
+    ),
+    Mutation(
+        "or what it had emitted to them alone",
+        "cluster/keeping.py",
+        "        elif stream is not OWN and self._leaves_out_adopted(message):\n",
+        "        elif False:\n",
+        ("unit/cluster/test_recovery_killed.py",),
+    ),
+    Mutation(
+        "events of an heir come twice when it is killed while it gives its own to inherited ones",
+        "relay/journal_reader.py",
+        "            if event.stream is OWN or only_adopted:\n",
+        "            if event.stream is OWN:\n",
+        ("unit/relay/test_journal.py",),
+    ),
     *(
         unlocked(
             f"two threads use the router's socket for answers at the same time: {what}",

@@ -752,6 +752,20 @@ def test_what_an_heir_gives_last_is_its_own(
     assert not part.kept and part.senders["w"] == [True, 5, 4, {}, False]
 
 
+def test_what_others_that_were_adopted_have_been_given_comes_once(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    """It is in the journal for each of them, and for all others."""
+    journal = make()
+    write_own(journal, [(None, 1), (None, 2), (None, 3)])
+    for tag, number in (("a", 1), ("b", 2)):
+        senders = {"w": [True, number + 1, number, {}, False]}
+        journal.adopting(Part((tag,), 5.0, senders, {}, []))
+    journal.event(message(3, "w", "3 to None"), None, [True, ["b"]])
+    _, a, b = segments.read().position("socketio", ["w", "a", "b"]).parts
+    assert has_own(a) == [(None, "2 to None"), (None, "3 to None")] and not has_own(b)
+
+
 def test_a_position_is_for_a_stand_in(make: Callable[..., Journal], segments: Segments) -> None:
     journal = make()
     journal.began(1.0)
