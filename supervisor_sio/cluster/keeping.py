@@ -480,7 +480,8 @@ class Keeping(IndexedManager):
                     message = _with_packets(message, packets)
                 numbers = (journal.event(message, stream, scope),)
         elif stream is not OWN and self._leaves_out_adopted(message):
-            # It is perhaps for these: if this process is killed, the next heir has it from here.
+            # They may have yet to get it. If this process is killed before, the router reads it
+            # from this journal.
             journal.event(message, stream, message.scope.as_list)
         else:
             self._note_heard(message, stream)

@@ -1175,8 +1175,8 @@ HEIR_EVENTS = _limit(
     10_000,
     "events",
     "worker that is killed after it has inherited clients",
-    "last events of its journal that the router reads to find what the worker itself had emitted "
-    "meanwhile, without a pause: 60 ms",
+    "how many of its journal's last events the router reads to find what the worker itself had "
+    "emitted meanwhile: this blocks the router for up to 60 ms",
 )
 HEIR_BYTES = _limit(
     "HEIR_BYTES",
@@ -1192,8 +1192,8 @@ POSITION_BYTES = _limit(
     "bytes",
     "worker that passes its sessions on",
     "length of the worker's position in the streams of the others, with the messages that it "
-    "waits for: what STAND_IN_BYTES and RELAY_MOST_HELD_BYTES allow, and the positions of "
-    "RELAY_MOST_SENDERS",
+    "waits for: what STAND_IN_BYTES, HEIR_BYTES and RELAY_MOST_HELD_BYTES allow, and the positions "
+    "of RELAY_MOST_SENDERS",
 )
 
 JOURNAL_SEGMENT = _limit(

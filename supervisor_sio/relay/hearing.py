@@ -184,10 +184,10 @@ class Hearing:
         self._asked_at = 0.0
         #: The time of the last probe that came back: everything relayed before it is received.
         self._heard_until = 0.0
-        #: When the router is to be asked which processes have ended; 0 when that is done.
+        #: Since when the router is to be asked which processes have ended; 0 when it has answered.
         self._missed_ends = 0.0
-        #: The time of the last question to which the router has named all that have ended.
-        self._ends_named = 0.0
+        #: When it was asked last.
+        self._ends_asked = 0.0
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
         #: Whether the relay has carried a message of this process back to it.
@@ -414,11 +414,11 @@ class Hearing:
         """Let adopted sessions receive with the own clients, once their positions are the same."""
         main = self._main
         if main is None or self._ask_everybody or self._missed_ends:
-            return  # some senders may not have been asked yet
+            # Some senders may not have been asked yet. Those that have ended cannot be asked: the
+            # router says how much they had sent.
+            return
         if now - self._asked_at < _ANSWERS:
             return
-        if self._ends_named < self._asked_at and now - self._asked_at < RELAY_GIVE_UP:
-            return  # senders that have ended cannot be asked: the router says how much they sent
         if self._heard_until < self._asked_at + _ANSWERS:
             self._publisher.probe(now)  # answers may have arrived that are not received yet
             return
@@ -609,8 +609,9 @@ class Hearing:
         self.joined = True
         self._heard_until = max(self._heard_until, message.fields.get("at", 0.0))
         if self._missed_ends and message.fields.get("at") == self._missed_ends:
-            self._publisher.ask_router({"method": "ended", "asked": self._missed_ends})
-            self._missed_ends = 0.0
+            if now - self._ends_asked >= _ANSWERS:
+                self._ends_asked = now
+                self._publisher.ask_router({"method": "ended", "asked": self._missed_ends})
 
     def _each(self, take: Callable[[Listener], Sequence[RelayMessage]]) -> Sequence[RelayMessage]:
         """Let all listeners take messages. Return those for the own clients; the others' wait."""
@@ -650,7 +651,8 @@ class Hearing:
             self.ended(sender)
             return self._each(lambda one: one.end(sender, fields))
         if method == "all_ended":
-            self._ends_named = max(self._ends_named, float(fields["asked"]))
+            if fields["asked"] == self._missed_ends:
+                self._missed_ends = 0.0
             return ()
         if method == "confirmed":
             to_all = read_number(fields["all"])
@@ -750,6 +752,9 @@ class Hearing:
             del self._ended[sender]
             if not self._lives(sender):  # it has ended, and was not just out of touch
                 delivered += self._forget(sender)
+            else:
+                for listener in self._listeners:
+                    listener.inbox.lives(sender)
         for listener in self._listeners:
             for sender in listener.inbox.silent(now):
                 if not self._lives(sender):
@@ -762,9 +767,14 @@ class Hearing:
             for listener in self._listeners:
                 self._publisher.ask_all(self._question(listener, None, 0, 0))
             self._missed_ends = self._asked_at = now
+            self._ends_asked = 0.0
+        if now - self._missed_ends > RELAY_GIVE_UP:
+            self._missed_ends = (
+                0.0  # a router of a former version does not say that it has answered
+            )
         if self._missed_ends:
-            # The router does not repeat its answer, and the relay drops it while its queue for this
-            # process is full: a probe that comes back shows that there is room.
+            # The relay drops the answer while its queue for this process is full: a probe that
+            # comes back shows that there is room.
             self._publisher.probe(self._missed_ends)
         if self._adoptions and not delivered:
             self._merge(now)

@@ -63,8 +63,8 @@ class _Stream:
         self.next = next
         #: The highest number that is known to exist.
         self.last = last
-        #: The highest number that was sent for certain: a later message or another receiver has
-        #: shown it. Messages up to ``last`` may have been lost inside a killed sender.
+        #: The highest number that the sender is known to have sent. Messages after it, up to
+        #: ``last``, may never have left a sender that was killed.
         self.sent = last
         self.held: dict[int, RelayMessage] = {}
         self.asked = -math.inf
@@ -93,7 +93,7 @@ class _Stream:
             self.sent = max(last, self.sent)
 
     def save(self) -> list[int]:
-        """The next number, and the highest one that was sent for certain."""
+        """The next number, and the highest one that the sender is known to have sent."""
         return [self.next, max(self.next - 1, self.sent, *self.held)]
 
 
@@ -110,8 +110,8 @@ class _Sender:
         self.in_step = False
         #: When the first question without an answer was asked.
         self.waiting_since: Optional[float] = None
-        #: False in an inbox that goes on from another one, until something of the sender arrives:
-        #: what it has sent in between did not reach this process.
+        #: Whether this process receives what the sender sends. False after :meth:`Inbox.restore`
+        #: until something of the sender arrives: it may have sent more that did not arrive here.
         self.reached = True
         #: Whether the number of its last message is known, see :meth:`Inbox.end`.
         self.ended = False
@@ -295,7 +295,8 @@ class Inbox:
 
         :param sent: whether all these messages were sent for certain: the last ones of a killed
             process may not have been.
-        :param lived: whether it ended after ``since``.
+        :param lived: whether it ended after ``since``: else none of its messages is for this
+            process.
         :raises Impossible: as there.
         """
         sender = self._senders.get(name)
@@ -303,7 +304,7 @@ class Inbox:
             sender = self._new(name)
             sender.reached = not self._restored
         sender.ended = True
-        sender.reached |= not lived  # none of its messages is for this process
+        sender.reached |= not lived
         return self._take_position(name, sender, numbers, before, since, sent)
 
     def _take_position(
@@ -437,6 +438,12 @@ class Inbox:
             delivered += self._deliverable(sender)
         return delivered
 
+    def lives(self, name: str) -> None:
+        """A sender has not ended, as was noted."""
+        sender = self._senders.get(name)
+        if sender is not None:
+            sender.ended = False
+
     def abandon(self, name: str) -> Sequence[RelayMessage]:
         """Do not wait for what is missing of a sender any longer: it is not lost, as another one
         sends it. Return what has waited for it."""
@@ -521,7 +528,7 @@ class Inbox:
 
     @property
     def complete(self) -> list[str]:
-        """The senders that have ended, and of which no message can arrive any more."""
+        """The senders that have ended, and from which messages were received until then."""
         return [name for name, one in self._senders.items() if one.ended and one.reached]
 
     def restore(self, saved: Mapping[str, Any], complete: Container[str] = ()) -> None:
@@ -535,7 +542,7 @@ class Inbox:
                 self._gone[name] = numbers
             else:
                 sender = self._senders[name] = _Sender.restored(*numbers)
-                sender.reached = name in complete
+                sender.ended = sender.reached = name in complete
                 self._advance(name, sender)
 
     @property
@@ -566,9 +573,11 @@ class Inbox:
     def level(self, other: Inbox, own: str = "") -> bool:
         """Bring two inboxes to the same knowledge of how much each common sender has sent to both.
 
-        A sender may have ended for one of them already: the other one then waits for its end, too.
+        If one inbox has noted that a sender has ended, the other one waits until it has noted that,
+        too.
 
-        :param own: the name of this process, whose messages both get another way.
+        :param own: the name of this process: its messages are not compared, because they do not
+            come from the relay.
         :return: whether nothing is missing in either: they are at the same position.
         """
         both = (None, *(tag for tag in self.tags if tag in other.tags))
@@ -594,15 +603,19 @@ class Inbox:
     ) -> None:
         """Note how much another inbox knows that a sender has sent.
 
-        :param has_ended: whether the sender has ended for that inbox: then what was missing there
-            counts as delivered.
+        :param has_ended: whether that inbox has noted the sender's end: it may have skipped missing
+            messages, so its next number does not show what was sent.
         """
         for tag in tags:
             stream = known.stream(tag)
-            if sender.stream(tag).last < stream.last:
-                sender.kept(tag).knows(stream.last, sent=False)
-                if not has_ended:
-                    sender.kept(tag).knows(max(stream.sent, stream.next - 1))
+            if not stream.last:
+                continue
+            kept = sender.kept(tag)
+            before = kept.last
+            kept.knows(stream.last, sent=False)
+            if not has_ended:
+                kept.knows(max(stream.sent, stream.next - 1))
+            if kept.last > before:
                 self._advance(name, sender)  # delivers nothing
 
     def merge(self, other: Inbox) -> None:

@@ -20,7 +20,6 @@ from .journal_format import (
     HEAD,
     HEIR_OF,
     KIND,
-    OWN,
     STATE,
     TO_ALL,
     AdoptedPart,
@@ -117,8 +116,8 @@ class JournalReader:
             raise ValueError(f"journal: states of {self._states[-1].head.tag!r:.80}")
         #: Whether the last events are there, and all states.
         self.complete = events_end
-        #: Bytes of its own messages that are added to positions.
-        self._own_bytes = 0
+        #: Bytes that :meth:`add_own` has added.
+        self._added = 0
         self.states_complete = states_end and not self._states[0].head.previous
         oldest = self._events[0].head
         #: The last event up to which some may be missing, and its time: a client that had received
@@ -225,7 +224,7 @@ class JournalReader:
         found = [own]
         for number, part in parts.items():
             one = sources[number].part([tag for tag in tags if tag in part.tags], part.since)
-            # What is due last is what the worker itself has sent, which alone is still there.
+            # The worker's own messages are due last. They can be read only from its journal.
             if part.due and not (part.due == 1 and self.add_own(one)):
                 one.dropped, one.has_gap = part.due - 1, True
             found.append(one)
@@ -251,41 +250,43 @@ class JournalReader:
         begin = {tag: first.get(tag, 1) if placed else 1 for tag in streams}
         end = {tag: max(last.get(tag, 0), begin[tag] - 1) for tag in streams}
         missing = sum(end[tag] - begin[tag] + 1 for tag in streams)
-        found = self._find_own(begin, missing) if missing else []
-        if any(time_of(one.data) < part.since for one in found):
+        found: list[Held] = []
+        if missing:
+            found = [held for number, held in self._own if number >= begin.get(held.tag, math.inf)]
+        if any(time_of(held.data) < part.since for held in found):
             return False  # where the messages for these clients begin is not known
-        if len(found) == missing:
+        size = sum(len(held.data) + RELAY_KEPT_OVERHEAD for held in found)
+        is_whole = len(found) == missing and self._added + size <= HEIR_BYTES
+        if is_whole:
+            self._added += size
             part.kept += found
             begin = {tag: number + 1 for tag, number in end.items()}
         own = {**own, **{tag: [begin[tag], end[tag]] for tag in streams if tag is not None}}
         part.senders[self.tag] = [True, begin[None], end[None], own, gone]
-        return len(found) == missing
+        return is_whole
 
-    def _find_own(self, begin: Mapping[Optional[str], int], count: int) -> list[Held]:
-        """The last messages of this worker itself, in order, as far as they are here.
-
-        :param begin: by stream, the number of the first one.
-        :param count: how many there are.
-        """
+    @cached_property
+    def _own(self) -> list[tuple[int, Held]]:
+        """The last messages of this worker itself, in order, with their numbers."""
         found: list[tuple[int, Held]] = []
-        name = self.tag.encode()
+        size, name = 0, self.tag.encode()
         for event in self._backwards():
             only_adopted = event.scope is not None and event.scope[0]
-            if event.stream is OWN or only_adopted:
-                continue  # what adopted clients were given is here also as an event for all others
+            if only_adopted or not (event.stream is None or isinstance(event.stream, str)):
+                continue  # each message to adopted clients is also an event for all others
             message = look(event.data, 0)
-            if message.sender == name and message.first >= begin.get(event.stream, math.inf):
+            if message.sender == name:
+                size += len(event.data) + RELAY_KEPT_OVERHEAD
+                if size > HEIR_BYTES:
+                    break
                 found.append((message.first, Held(event.stream, event.data)))
-                self._own_bytes += len(event.data) + RELAY_KEPT_OVERHEAD
-            if len(found) == count or self._own_bytes > HEIR_BYTES:
-                break
         found.reverse()
         # Threads write their events in any order.
-        in_order = iter(sorted((one for one in found if one[1].tag is None), key=itemgetter(0)))
-        return [(next(in_order) if one[1].tag is None else one)[1] for one in found]
+        to_all = iter(sorted((one for one in found if one[1].tag is None), key=itemgetter(0)))
+        return [next(to_all) if one[1].tag is None else one for one in found]
 
     def _backwards(self) -> Iterator[Event]:
-        """The events, the last one first; as many as are read without a pause."""
+        """The last ``HEIR_EVENTS`` events, the last one first."""
         left = HEIR_EVENTS
         for segment in reversed(self._events):
             for at in reversed(segment.events[-left:]):

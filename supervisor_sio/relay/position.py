@@ -57,8 +57,7 @@ class Part:
     has_gap: bool = False
     #: Tags of other workers some of whose clients are among these sessions.
     guest_tags: tuple[str, ...] = ()
-    #: Senders that have ended, and of which no message can arrive any more, see
-    #: :attr:`.inbox.Inbox.complete`.
+    #: Senders that have ended, and from which messages were received until then.
     complete: list[str] = field(default_factory=list)
 
     def has(self, sender: str, numbers: Numbers) -> None:

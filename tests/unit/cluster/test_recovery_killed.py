@@ -463,8 +463,8 @@ def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int
 
 
 def test_what_an_heir_emits_to_inherited_clients_alone_is_in_its_journal(run: Any) -> None:
-    """Until it receives for them: if it is killed before, its own heir has it from there. Of other
-    emits without a client here that may come back only the number is noted."""
+    """If the heir is killed before it receives for inherited clients, the router reads its emits
+    from its journal. For other emits that reach no client here, only the number is noted."""
 
     async def scenario(cluster: Cluster) -> None:
         dead, killed = await cluster.start(2)

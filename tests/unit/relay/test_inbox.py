@@ -795,30 +795,43 @@ def test_one_that_is_given_up_unheard_can_be_saved() -> None:
     assert not inbox.waits and inbox.dropped == 0
 
 
-@pytest.mark.parametrize("met", ["all along", "before", "before, and it had ended", "again"])
-def test_messages_of_a_killed_sender_that_others_may_have(met: str) -> None:
+@pytest.mark.parametrize(
+    "received", ["all the time", "only before", "before, and its end", "before and after"]
+)
+def test_messages_of_a_killed_sender_that_others_may_have(received: str) -> None:
     """Of a sender that was received from until it was killed, the last messages were not sent. If
     another process goes on from this position, they may have been sent in between."""
     inbox = Inbox("a")
     inbox.receive(message(1))
     end = {None: 3}
-    if met != "all along":
-        if met == "before, and it had ended":
+    if received != "all the time":
+        if received == "before, and its end":
             inbox.end(SENDER, end)
-        successor = Inbox("a")
-        successor.restore(inbox.save(), inbox.complete)
-        assert not successor.waits  # until the router repeats it
-        inbox = successor
-    if met == "again":
+        for _ in range(2):
+            successor = Inbox("a")
+            successor.restore(inbox.save(), inbox.complete)
+            assert not successor.waits  # until the router repeats it
+            inbox = successor
+    if received == "before and after":
         inbox.position(SENDER, {None: 1})
     inbox.end(SENDER, end)
     assert inbox.waits and not inbox.has_gap
     inbox.gone(SENDER)
-    assert inbox.dropped == 2 and inbox.has_gap is (met == "before")
+    assert inbox.dropped == 2 and inbox.has_gap is (received == "only before")
+
+
+def test_a_sender_that_lives_after_all_has_not_ended() -> None:
+    """The router had lost it for a moment."""
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    inbox.end(SENDER, {None: 1})
+    assert inbox.complete == [SENDER]
+    inbox.lives(SENDER)
+    assert inbox.complete == []
 
 
 def test_long_messages_that_a_killed_sender_had_only_announced() -> None:
-    """Nobody may have asked for them."""
+    """Perhaps no process has asked for them."""
     inbox = Inbox("a")
     inbox.receive(message(1))
     inbox.position(SENDER, {None: 2})
@@ -867,7 +880,7 @@ def test_one_that_has_ended_for_one_of_both_is_waited_for_by_the_other(ours_know
 
 
 def test_the_own_messages_of_a_process_are_not_waited_for() -> None:
-    """Adopted sessions have got them before, and now get them directly."""
+    """Adopted sessions already have the earlier ones, and get new ones directly."""
     ours, theirs = Inbox("a"), Inbox("b")
     for inbox in (ours, theirs):
         inbox.receive(message(1))
@@ -883,12 +896,13 @@ def test_what_one_of_both_has_received_was_sent() -> None:
         inbox.receive(message(1))
         inbox.receive(message(1, sender="other"))
     ours.receive(message(2))
-    ours.end("other", {None: 2})
+    for inbox, sender, last in ((ours, "other", 2), (theirs, SENDER, 3)):
+        inbox.end(sender, {None: last})
     assert not ours.level(theirs)
     theirs.gone("other")
     assert theirs.dropped == 1 and not theirs.has_gap
     theirs.gone(SENDER)
-    assert theirs.dropped == 2 and theirs.has_gap
+    assert theirs.dropped == 3 and theirs.has_gap
 
 
 def test_what_comes_late_of_one_that_has_ended_is_not_new() -> None:

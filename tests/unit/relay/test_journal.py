@@ -755,7 +755,7 @@ def test_what_an_heir_gives_last_is_its_own(
 def test_what_others_that_were_adopted_have_been_given_comes_once(
     make: Callable[..., Journal], segments: Segments
 ) -> None:
-    """It is in the journal for each of them, and for all others."""
+    """The journal has it once for each of them, and once for all other clients."""
     journal = make()
     write_own(journal, [(None, 1), (None, 2), (None, 3)])
     for tag, number in (("a", 1), ("b", 2)):

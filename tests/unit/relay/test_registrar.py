@@ -84,7 +84,7 @@ def test_the_end_of_a_process_that_only_emits_is_told_now_and_later(registrar: Q
 
 
 def test_the_end_of_a_worker_is_told_now_and_later(registrar: Quiet) -> None:
-    """Perhaps it had not sent the last ones."""
+    """A killed worker may not have sent its last messages."""
     registrar.ended("worker", CHANNEL, Sent(1.5, 7, {"w": 2}))
     ((_, sender, fields),) = registrar.said
     assert sender == "worker" and fields == {
