@@ -596,8 +596,8 @@ MUTATIONS = (
     Mutation(
         "events of an heir come twice when it is killed while it gives its own to inherited ones",
         "relay/journal_reader.py",
-        "            if only_adopted or not (",
-        "            if not (",
+        "if only_adopted or isinstance(event.stream, Own):",
+        "if isinstance(event.stream, Own):",
         ("unit/relay/test_journal.py",),
     ),
     *(

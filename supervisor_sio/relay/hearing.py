@@ -750,11 +750,11 @@ class Hearing:
         delivered: List[RelayMessage] = []
         for sender in self._ended_by(now - _LAST_WORDS):
             del self._ended[sender]
-            if not self._lives(sender):  # it has ended, and was not just out of touch
+            if not self._lives(sender):
                 delivered += self._forget(sender)
-            else:
-                for listener in self._listeners:
-                    listener.inbox.lives(sender)
+                continue
+            for listener in self._listeners:  # the router had only lost it for a moment
+                listener.inbox.lives(sender)
         for listener in self._listeners:
             for sender in listener.inbox.silent(now):
                 if not self._lives(sender):
@@ -769,9 +769,8 @@ class Hearing:
             self._missed_ends = self._asked_at = now
             self._ends_asked = 0.0
         if now - self._missed_ends > RELAY_GIVE_UP:
-            self._missed_ends = (
-                0.0  # a router of a former version does not say that it has answered
-            )
+            # A router of a former version does not say that it has answered.
+            self._missed_ends = 0.0
         if self._missed_ends:
             # The relay drops the answer while its queue for this process is full: a probe that
             # comes back shows that there is room.

@@ -439,7 +439,7 @@ class Inbox:
         return delivered
 
     def lives(self, name: str) -> None:
-        """A sender has not ended, as was noted."""
+        """A sender lives, although :meth:`end` has noted its end."""
         sender = self._senders.get(name)
         if sender is not None:
             sender.ended = False
@@ -583,9 +583,9 @@ class Inbox:
         both = (None, *(tag for tag in self.tags if tag in other.tags))
         for ours, theirs in ((self, other), (other, self)):
             for name, sender in ours._senders.items():
-                known = theirs._senders.get(name)
                 if name == own:
                     continue
+                known = theirs._senders.get(name)
                 if known is not None:
                     ours._learn(name, sender, known, both)
                 elif theirs.has_ended(name):

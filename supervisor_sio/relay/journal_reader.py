@@ -27,6 +27,7 @@ from .journal_format import (
     Incomplete,
     Kind,
     Log,
+    Own,
     Scope,
     map_memory,
     read_event,
@@ -272,7 +273,7 @@ class JournalReader:
         size, name = 0, self.tag.encode()
         for event in self._backwards():
             only_adopted = event.scope is not None and event.scope[0]
-            if only_adopted or not (event.stream is None or isinstance(event.stream, str)):
+            if only_adopted or isinstance(event.stream, Own):
                 continue  # each message to adopted clients is also an event for all others
             message = look(event.data, 0)
             if message.sender == name:
