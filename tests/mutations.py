@@ -554,7 +554,7 @@ MUTATIONS = (
     Mutation(
         "inherited clients cannot recover if their worker was killed before it had sent its last",
         "relay/inbox.py",
-        "return [self.next, max(self.next - 1, self.sent, *self.held)]",
+        "return [self.next, max(self.next - 1, self.sent, *self.held) if ended else self.last]",
         "return [self.next, self.last]",
         ("unit/relay/test_inbox.py",),
     ),

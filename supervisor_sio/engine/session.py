@@ -586,7 +586,8 @@ class Session:
                     if packet is None:
                         break
                 post.ahead = packet
-                if self._outbox is not None and self._outbox.is_long():
+                # A client that leaves causes no more output.
+                if self._outbox is not None and self._outbox.is_long() and packet != CLOSE:
                     self._await_polls(post)
                     return
                 post.ahead = None

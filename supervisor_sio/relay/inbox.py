@@ -92,9 +92,13 @@ class _Stream:
         if sent:
             self.sent = max(last, self.sent)
 
-    def save(self) -> list[int]:
-        """The next number, and the highest one that the sender is known to have sent."""
-        return [self.next, max(self.next - 1, self.sent, *self.held)]
+    def save(self, ended: bool) -> list[int]:
+        """The next number, and the highest one that is known to exist.
+
+        :param ended: whether the sender has ended: then it is the highest one that the sender is
+            known to have sent. The router repeats how many exist.
+        """
+        return [self.next, max(self.next - 1, self.sent, *self.held) if ended else self.last]
 
 
 class _Sender:
@@ -148,8 +152,8 @@ class _Sender:
     def save(self) -> list[Any]:
         return [
             self.placed,
-            *self.to_all.save(),
-            {tag: stream.save() for tag, stream in self.own.items()},
+            *self.to_all.save(self.ended),
+            {tag: stream.save(self.ended) for tag, stream in self.own.items()},
         ]
 
     @classmethod

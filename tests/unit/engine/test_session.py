@@ -865,6 +865,13 @@ def test_what_was_posted_comes_before_what_the_websocket_sends(world: World) -> 
     assert post.body == "ok" and world.owner.messages == ["one", "two", "three"]
 
 
+def test_a_client_that_leaves_does_not_wait_for_its_pending_output(world: World) -> None:
+    session = world.open()
+    session.send("4" + "x" * READING_STOPS)
+    assert world.post(session.sid, "1").body == "ok"
+    assert world.reason == "client disconnect" and world.owner.counted == []
+
+
 def test_a_post_that_waited_for_polls_goes_on_after_the_upgrade(world: World) -> None:
     session = world.open()
     link = world.upgrade(session.sid)

@@ -835,7 +835,9 @@ def test_long_messages_that_a_killed_sender_had_only_announced() -> None:
     inbox = Inbox("a")
     inbox.receive(message(1))
     inbox.position(SENDER, {None: 2})
+    assert inbox.save() == {SENDER: [True, 2, 2, {}, False]}
     inbox.end(SENDER, {None: 2})
+    assert inbox.save() == {SENDER: [True, 2, 1, {}, False]}
     inbox.gone(SENDER)
     assert inbox.dropped == 1 and not inbox.has_gap
 
