@@ -222,16 +222,16 @@ class JournalReader:
         adopted = {tag for part in parts.values() for tag in part.tags}
         since = self._events[-1].head.since
         own = sources[0].part([tag for tag in tags if tag not in adopted], since)
+        own.complete.append(self.tag)
         found = [own]
         for number, part in parts.items():
             one = sources[number].part([tag for tag in tags if tag in part.tags], part.since)
+            if not part.due:
+                one.complete.append(self.tag)
             # The worker's own messages are due last. They can be read only from its journal.
-            if part.due and not (part.due == 1 and self.add_own(one)):
+            elif part.due > 1 or not self.add_own(one):
                 one.dropped, one.has_gap = part.due - 1, True
             found.append(one)
-        for one in found:
-            if not one.has_gap:
-                one.complete.append(self.tag)
         return Position(channel, [part for part in found if part.tags])
 
     def add_own(self, part: Part) -> bool:
@@ -261,6 +261,7 @@ class JournalReader:
         if is_whole:
             self._added += size
             part.kept += found
+            part.complete.append(self.tag)
             begin = {tag: number + 1 for tag, number in end.items()}
         own = {**own, **{tag: [begin[tag], end[tag]] for tag in streams if tag is not None}}
         part.senders[self.tag] = [True, begin[None], end[None], own, gone]

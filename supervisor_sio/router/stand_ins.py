@@ -26,8 +26,7 @@ def place(journal: Journal, tags: list[str], given: Sequence[int] = ()) -> int:
     reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
     unheard = [part for one in given for part in reader.not_heard(Position.read(one))]
     for part in unheard:
-        if reader.add_own(part):
-            part.complete.append(reader.tag)
+        reader.add_own(part)
     others = {tag for part in unheard for tag in part.tags}
     own = reader.position(journal.source.channel, [tag for tag in tags if tag not in others])
     return Position(own.channel, [*own.parts, *unheard]).write()
